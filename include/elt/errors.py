@@ -1,0 +1,35 @@
+"""The errors of this library. Each message names the file, stream, column or row, what was expected and what to do."""
+
+from __future__ import annotations
+
+
+class EltError(Exception):
+    """Base of every error that this library raises on purpose."""
+
+
+class SettingsError(EltError):
+    """A setting has a value that is not allowed."""
+
+
+class ReplicationError(EltError):
+    """A replication file says something that Sling would ignore or that we cannot promise."""
+
+
+class ContractError(EltError):
+    """A contract in a dbt `sources.yml` is missing, incomplete or uses a type we cannot cast to."""
+
+
+class ExtractError(EltError):
+    """A source could not be read completely; trying again may help."""
+
+
+class DataError(ExtractError):
+    """The source was read, but what it holds breaks the contract; trying again does not help."""
+
+
+class LoadError(EltError):
+    """An extraction could not be loaded; the raw table is what it was before."""
+
+
+class WarehouseBusyError(LoadError):
+    """The warehouse is in use by another process for longer than we wait; trying again may help."""

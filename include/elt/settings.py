@@ -1,0 +1,189 @@
+"""Settings: what differs between a laptop and production, and nothing else.
+
+Every field of `Settings` is an environment variable of the same name in capitals; a `.env` file in the project's root
+gives the ones that the environment does not. The table in README.md is generated from the fields (`make readme`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from include.elt.errors import SettingsError
+from include.elt.paths import REPLICATIONS, ROOT, SAMPLE_DATA, shown
+
+EXTRACT_POOL = "extract"
+"""Airflow pool of the extract tasks."""
+
+WAREHOUSE_POOL = "warehouse"
+"""Airflow pool of everything that writes to the warehouse."""
+
+__all__ = ["EXTRACT_POOL", "WAREHOUSE_POOL", "Settings", "SettingsError", "load_settings", "settings_table"]
+
+
+def _from_root(path: Path) -> Path:
+    """Make a relative path absolute, seen from the project's root."""
+    return (ROOT / path.expanduser()).resolve()
+
+
+def _not_a_url(path: object) -> object:
+    """Refuse a URL where a local path is needed; as a path it would quietly become a folder of that odd name."""
+    if isinstance(path, str) and "://" in path:
+        raise ValueError("a local path is needed, not a URL")
+    return path
+
+
+ProjectPath = Annotated[Path, BeforeValidator(_not_a_url), AfterValidator(_from_root)]
+Seconds = Annotated[int, Field(gt=0, le=7 * 24 * 3600)]
+
+
+class Settings(BaseSettings):
+    """The settings of one deployment. Field descriptions are the documentation."""
+
+    model_config = SettingsConfigDict(
+        env_file=ROOT / ".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    warehouse: Literal["duckdb"] = Field("duckdb", description="Warehouse that is loaded and transformed")
+    duckdb_path: ProjectPath = Field(
+        Path("data/warehouse.duckdb"), validate_default=True, description="DuckDB file; its folder is made if missing"
+    )
+    lake: ProjectPath = Field(
+        Path("data/lake"), validate_default=True, description="Folder of the typed Parquet files and their manifests"
+    )
+    lake_keep: int = Field(
+        5, ge=1, le=10_000, description="Extractions kept per stream in the lake; older ones are removed after a load"
+    )
+    artifacts: ProjectPath = Field(
+        Path("data/artifacts"), validate_default=True, description="Folder of dbt's run results, one folder per run"
+    )
+    shop_source: Literal["files", "postgres", "mssql"] = Field(
+        "files", description="Where the shop's tables come from: `include/replications/shop_<source>.yaml`"
+    )
+    shop_files: ProjectPath = Field(
+        SAMPLE_DATA, validate_default=True, description="Folder of the shop's CSV files when `SHOP_SOURCE=files`"
+    )
+    schema_prefix: str = Field(
+        "",
+        pattern=r"^[a-z][a-z0-9_]*$|^$",
+        description="Prefix of dbt's schemas for a developer's own copies, e.g. `alice`; empty in production",
+    )
+    sling_binary: Path | None = Field(
+        None, description="Sling binary to use instead of the one from the locked PyPI package"
+    )
+    extract_slots: int = Field(2, ge=1, le=128, description="Extractions at a time (slots of the pool `extract`)")
+    extract_timeout: Seconds = Field(3600, description="Seconds until a running Sling process is killed")
+    extract_memory: str = Field(
+        "512MB", pattern=r"^[1-9][0-9]*(MB|GB)$", description="Memory limit for casting one stream; more goes to disk"
+    )
+    load_timeout: Seconds = Field(3600, description="Seconds until a load is given up and rolled back")
+    lock_timeout: Seconds = Field(120, description="Seconds a load waits for a DuckDB file that another process holds")
+    dbt_timeout: Seconds = Field(7200, description="Seconds until a dbt build is given up")
+
+    def pools(self) -> dict[str, int]:
+        """Airflow pools that have to exist before the first run: name → slots.
+
+        A DuckDB file has one writer, so its pool has one slot.
+        """
+        return {EXTRACT_POOL: self.extract_slots, WAREHOUSE_POOL: 1}
+
+    def variables(self) -> dict[str, str]:
+        """What a replication file may refer to under `env:`, by the name of the environment variable."""
+        return {"SHOP_FILES": str(self.shop_files)}
+
+    def shop_replication(self) -> Path:
+        """The replication file of the chosen source of the shop.
+
+        Raises:
+            SettingsError: there is no replication for that source.
+        """
+        file = REPLICATIONS / f"shop_{self.shop_source}.yaml"
+        if not file.is_file():
+            there = sorted(path.stem.removeprefix("shop_") for path in REPLICATIONS.glob("shop_*.yaml"))
+            raise SettingsError(
+                f"SHOP_SOURCE={self.shop_source!r}: there is no {shown(file)}; available: {', '.join(there)}"
+            )
+        return file
+
+    def dbt_environment(self) -> dict[str, str]:
+        """Environment variables that dbt/profiles.yml and the dbt macros read. Holds no secret."""
+        return {
+            "DUCKDB_PATH": str(self.duckdb_path),
+            "DBT_SCHEMA_PREFIX": self.schema_prefix,
+            "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+        }
+
+    def sling(self) -> Path:
+        """The Sling binary: `SLING_BINARY`, or the one of the locked package for this platform.
+
+        Raises:
+            SettingsError: the given file cannot be executed, or there is no package for this platform.
+        """
+        if self.sling_binary is not None:
+            if not os.access(self.sling_binary, os.X_OK) or self.sling_binary.is_dir():
+                raise SettingsError(f"SLING_BINARY='{self.sling_binary}' is refused: not a file that can be executed")
+            return self.sling_binary
+        try:
+            if os.uname().machine == "aarch64":
+                from sling_linux_arm64 import SLING_BIN
+            else:
+                from sling_linux_amd64 import SLING_BIN
+        except ImportError as error:
+            raise SettingsError(
+                f"there is no Sling binary for {sys.platform} {os.uname().machine}; set SLING_BINARY to yours"
+            ) from error
+        return Path(str(SLING_BIN))
+
+
+def _sentence(error: ErrorDetails, given: dict[str, Any]) -> str:
+    """One refused setting in one line: its name, what it got, what is allowed."""
+    name = str(error["loc"][0]).upper() if error["loc"] else "settings"
+    got = given.get(name.lower(), error.get("input"))
+    if error["type"] == "literal_error":
+        allowed = f"allowed: {error['ctx']['expected']}"
+    elif error["type"] == "string_pattern_mismatch":
+        allowed = f"allowed: text that matches {error['ctx']['pattern']}"
+    else:
+        allowed = error["msg"].removeprefix("Value error, ")
+        allowed = allowed[0].lower() + allowed[1:]
+    return f"{name}={got!r} is refused; {allowed}"
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings from the environment and `.env`.
+
+    Args:
+        overrides: values by field name that win over both; for tests.
+
+    Returns:
+        The settings, all values checked.
+
+    Raises:
+        SettingsError: one line per refused setting with its name, what it got and what is allowed.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        given = {name.lower(): value for name, value in os.environ.items()} | overrides
+        raise SettingsError("\n".join(_sentence(each, given) for each in error.errors())) from None
+
+
+def settings_table() -> str:
+    """The settings as the Markdown table that stands in README.md."""
+    rows = ["| variable | default | what it is |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = shown(field.default) if isinstance(field.default, Path) else str(field.default or "")
+        allowed = getattr(field.annotation, "__args__", ()) if "Literal" in str(field.annotation) else ()
+        choice = f" ({' / '.join(map(str, allowed))})" if allowed else ""
+        rows.append(f"| `{name.upper()}` | {f'`{default}`' if default else ''} | {field.description}{choice} |")
+    return "\n".join(rows)
