@@ -1,0 +1,198 @@
+"""Contracts: the columns and types of each raw table, read from dbt's `sources.yml` files.
+
+The one place of a raw table's shape is its entry under `sources:` in `dbt/models/**/*.yml`, with a `data_type` for
+every column in Databricks SQL names. The loader casts by it, dbt documents and tests by it, our tests read it too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from include.elt.errors import ContractError
+from include.elt.paths import DBT_PROJECT, shown
+
+_INTEGERS = {"tinyint": 8, "smallint": 16, "int": 32, "integer": 32, "bigint": 64}
+_IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]*")
+
+TYPES = (
+    *sorted(_INTEGERS),
+    "boolean",
+    "date",
+    "decimal(p,s)",
+    "double",
+    "string",
+    "timestamp",
+    "timestamp_ntz",
+    "varchar(n)",
+)
+"""Column types a contract may use, as they are written in `data_type`."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a contract and how its text becomes a value.
+
+    Casting is stricter than the warehouse's own: DuckDB would round `2.7` to the integer 3 and cut decimals to their
+    scale without a word. Text that does not fit exactly is a bad value.
+
+    Attributes:
+        name: the column's name, lower case.
+        data_type: type as the contract says it, lower case, without spaces.
+    """
+
+    name: str
+    data_type: str
+
+    @property
+    def duckdb_type(self) -> str:
+        """The DuckDB type that holds this column.
+
+        `timestamp` is an instant on Databricks, so it is one in DuckDB too; `timestamp_ntz` is a wall-clock time.
+        """
+        match self.data_type:
+            case "timestamp":
+                return "TIMESTAMP WITH TIME ZONE"
+            case "timestamp_ntz":
+                return "TIMESTAMP"
+            case "string":
+                return "VARCHAR"
+            case other:
+                return other.upper()
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the text itself is the value, so that an empty text is one too."""
+        return self.data_type == "string" or self.data_type.startswith("varchar")
+
+    def value(self, text: str) -> str:
+        """SQL that casts the SQL text expression `text`; NULL where it does not fit."""
+        return text if self.is_text else f"TRY_CAST(trim({text}) AS {self.duckdb_type})"
+
+    def fits(self, text: str) -> str:
+        """SQL condition: the SQL text expression `text` is NULL or becomes a value of this type without any change."""
+        if self.data_type == "string":
+            return "TRUE"
+        if self.data_type.startswith("varchar"):
+            return f"({text} IS NULL OR length({text}) <= {self.data_type[8:-1]})"
+        if self.data_type == "double":  # 1e999 would become infinity
+            cast = self.value(text)
+            finite = f"isfinite({cast}) OR regexp_full_match(trim({text}), '[+-]?(inf|infinity|nan)', 'i')"
+            return f"({text} IS NULL OR coalesce({finite}, FALSE))"
+        exact = f"regexp_full_match(trim({text}), '{self._pattern()}', 'i') AND {self.value(text)} IS NOT NULL"
+        return f"({text} IS NULL OR ({exact}))"
+
+    def _pattern(self) -> str:
+        """Regular expression of the texts that the type holds exactly (their range is left to the cast)."""
+        if self.data_type in _INTEGERS:
+            return r"[+-]?[0-9]+(\.0*)?"
+        if decimal := re.fullmatch(r"decimal\((\d+),(\d+)\)", self.data_type):
+            return rf"[+-]?([0-9]+(\.[0-9]{{0,{decimal[2]}}}0*)?|\.[0-9]{{0,{decimal[2]}}}0*)"
+        date = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+        clock = r"[ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{0,6}0*)?)?"
+        zone = r"(Z|[+-][0-9]{2}(:?[0-9]{2})?)?"
+        return {
+            "boolean": "true|false|t|f|yes|no|y|n|1|0",
+            "date": date,
+            "timestamp": f"{date}({clock}{zone})?",
+            "timestamp_ntz": f"{date}({clock})?",
+        }[self.data_type]
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Columns and types of one raw table.
+
+    Attributes:
+        table: schema and name of the raw table, e.g. `raw.raw_orders`.
+        source: name of the dbt source that declares it, e.g. `shop`.
+        columns: the columns in their order.
+        file: the YAML file that says so.
+    """
+
+    table: str
+    source: str
+    columns: tuple[Column, ...]
+    file: Path
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The column names in their order."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def schema_hash(self) -> str:
+        """Sixteen hexadecimal digits that change when a column's name, type or place changes."""
+        text = ",".join(f"{column.name} {column.data_type}" for column in self.columns)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _checked_type(data_type: str) -> str | None:
+    """The type in its one spelling, or None when it is not one of `TYPES`."""
+    text = re.sub(r"\s+", "", data_type.lower())
+    if text in {*_INTEGERS, "boolean", "date", "double", "string", "timestamp", "timestamp_ntz"}:
+        return text
+    if decimal := re.fullmatch(r"decimal\((\d+),(\d+)\)", text):
+        precision, scale = int(decimal[1]), int(decimal[2])
+        return text if 1 <= precision <= 38 and scale <= precision else None
+    return text if re.fullmatch(r"varchar\([1-9]\d*\)", text) else None
+
+
+def _columns(entries: list[dict[str, Any]], where: str) -> Iterator[Column]:
+    seen = set()
+    for entry in entries:
+        name = str(entry.get("name", ""))
+        if not _IDENTIFIER.fullmatch(name):
+            raise ContractError(
+                f"{where}: column {name!r}: a column name is lower case letters, digits and underscores"
+            )
+        if name in seen:
+            raise ContractError(f"{where}: column {name} is there twice")
+        seen.add(name)
+        if "data_type" not in entry:
+            raise ContractError(f"{where}: column {name} has no data_type; allowed: {', '.join(TYPES)}")
+        data_type = _checked_type(str(entry["data_type"]))
+        if data_type is None:
+            raise ContractError(
+                f"{where}: column {name} has data_type {entry['data_type']!r}; allowed: {', '.join(TYPES)}"
+            )
+        yield Column(name, data_type)
+
+
+def read_contracts(project: Path = DBT_PROJECT) -> dict[str, Contract]:
+    """Read the contracts of all raw tables of a dbt project.
+
+    Args:
+        project: folder of the dbt project.
+
+    Returns:
+        Contracts by table (`schema.name`, with the source's `schema` and the table's `identifier` where given).
+
+    Raises:
+        ContractError: a file is no YAML, a table has no columns, a column has no usable type, or two sources declare
+            one table. The message names file, table and column.
+    """
+    contracts: dict[str, Contract] = {}
+    for file in sorted([*(project / "models").rglob("*.yml"), *(project / "models").rglob("*.yaml")]):
+        try:
+            document = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        except yaml.YAMLError as error:
+            raise ContractError(f"{shown(file)}: not YAML: {error}") from error
+        for source in document.get("sources") or []:
+            schema = source.get("schema", source["name"])
+            for entry in source.get("tables") or []:
+                table = f"{schema}.{entry.get('identifier', entry['name'])}"
+                where = f"{shown(file)}: {table}"
+                if table in contracts:
+                    raise ContractError(f"{where}: already declared in {shown(contracts[table].file)}")
+                columns = tuple(_columns(entry.get("columns") or [], where))
+                if not columns:
+                    raise ContractError(f"{where}: no columns; the loader needs every column with its data_type")
+                contracts[table] = Contract(table, source["name"], columns, file)
+    return contracts
