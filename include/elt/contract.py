@@ -111,13 +111,13 @@ class Contract:
 
     Attributes:
         table: schema and name of the raw table, e.g. `raw.raw_orders`.
-        source: name of the dbt source that declares it, e.g. `shop`.
+        dbt_source: what dbt calls it: source and table, e.g. `shop.raw_orders`.
         columns: the columns in their order.
         file: the YAML file that says so.
     """
 
     table: str
-    source: str
+    dbt_source: str
     columns: tuple[Column, ...]
     file: Path
 
@@ -194,5 +194,5 @@ def read_contracts(project: Path = DBT_PROJECT) -> dict[str, Contract]:
                 columns = tuple(_columns(entry.get("columns") or [], where))
                 if not columns:
                     raise ContractError(f"{where}: no columns; the loader needs every column with its data_type")
-                contracts[table] = Contract(table, source["name"], columns, file)
+                contracts[table] = Contract(table, f"{source['name']}.{entry['name']}", columns, file)
     return contracts

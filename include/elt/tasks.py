@@ -1,0 +1,207 @@
+"""Airflow tasks of the way into the raw tables: one extract and one load per stream."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import Asset, BaseOperator, Context, Param, TaskGroup
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from include.elt.contract import read_contracts
+from include.elt.errors import DataError, ReplicationError, SettingsError
+from include.elt.extract import Extraction
+from include.elt.lake import Lake, read_manifest
+from include.elt.replication import Replication, Stream, check_against
+from include.elt.settings import EXTRACT_POOL, WAREHOUSE_POOL, Settings
+from include.elt.warehouse import open_warehouse
+
+_MARGIN = timedelta(minutes=5)
+"""Time that Airflow grants beyond our own timeouts, which end a task with a better message."""
+
+
+def raw_asset(table: str) -> Asset:
+    """The asset of a raw table or mart, the same in every environment, e.g. `raw.raw_orders`."""
+    return Asset(name=table, uri=f"elt://warehouse/{table.replace('.', '/')}", group="warehouse")
+
+
+def pipeline_params(replication: Replication) -> dict[str, Param]:
+    """The form that the UI shows before a run is triggered by hand.
+
+    Args:
+        replication: its streams are offered for choice.
+    """
+    streams = [stream.id for stream in replication.streams]
+    return {
+        "streams": Param(
+            streams,
+            type="array",
+            title="Streams",
+            description="Streams to extract and load. Models are built from what the other raw tables hold already.",
+            items={"type": "string", "enum": streams},
+            examples=streams,
+            uniqueItems=True,
+        ),
+        "full_refresh": Param(
+            False,
+            type="boolean",
+            title="Full refresh",
+            description="Rebuild incremental dbt models from all rows (`dbt build --full-refresh`).",
+        ),
+        "dbt_select": Param(
+            None,
+            type=["null", "string"],
+            title="dbt models",
+            description="Models to build, in dbt's selection syntax, e.g. `+orders` or `tag:mart`. Empty: all.",
+        ),
+        "dry_run": Param(
+            False,
+            type="boolean",
+            title="Dry run",
+            description="Read and check every stream and say what would be loaded. Changes nothing.",
+        ),
+    }
+
+
+@contextmanager
+def _airflow_errors() -> Iterator[None]:
+    """Fail at once where another try cannot help; let Airflow try again where it can."""
+    try:
+        yield
+    except (DataError, ReplicationError, SettingsError) as error:
+        raise AirflowFailException(str(error)) from error
+
+
+class ExtractOperator(BaseOperator):
+    """Extract one stream into the lake. Returns the folder of the extraction and its counts.
+
+    Args:
+        replication: the replication.
+        stream: the stream of it.
+        settings: settings of the deployment.
+        kwargs: Airflow's own.
+    """
+
+    ui_color = "#d9ead3"
+
+    def __init__(self, *, replication: Replication, stream: Stream, settings: Settings, **kwargs: Any) -> None:
+        super().__init__(
+            pool=EXTRACT_POOL,
+            execution_timeout=timedelta(seconds=settings.extract_timeout) + _MARGIN,
+            **kwargs,
+        )
+        self.replication = replication
+        self.stream = stream
+        self.settings = settings
+        self._extraction: Extraction | None = None
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Extract, or skip a stream that the run's form leaves out."""
+        params = context["params"]
+        if self.stream.id not in params["streams"]:
+            raise AirflowSkipException(f"stream {self.stream.id} is not among the chosen streams")
+        with _airflow_errors():
+            contracts = read_contracts()
+            check_against(self.replication, contracts)
+            self._extraction = Extraction(self.replication, self.stream, contracts[self.stream.table], self.settings)
+            manifest, folder = self._extraction.run(context["run_id"], dry_run=params["dry_run"])
+        return {"folder": str(folder) if folder else None, "rows": manifest.rows, "rejected": manifest.rows_rejected}
+
+    def on_kill(self) -> None:
+        """End Sling when the task is stopped."""
+        if self._extraction is not None:
+            self._extraction.kill()
+
+
+class LoadOperator(BaseOperator):
+    """Load what the stream's extract task left in the lake, and tell it with the event of the table's asset.
+
+    Args:
+        replication: the replication.
+        stream: the stream of it.
+        settings: settings of the deployment.
+        extract_task_id: the task whose extraction is loaded.
+        kwargs: Airflow's own.
+    """
+
+    ui_color = "#cfe2f3"
+
+    def __init__(
+        self, *, replication: Replication, stream: Stream, settings: Settings, extract_task_id: str, **kwargs: Any
+    ) -> None:
+        self.asset = raw_asset(stream.table)
+        super().__init__(
+            pool=WAREHOUSE_POOL,
+            execution_timeout=timedelta(seconds=settings.load_timeout + settings.lock_timeout) + _MARGIN,
+            outlets=[self.asset],
+            **kwargs,
+        )
+        self.replication = replication
+        self.stream = stream
+        self.settings = settings
+        self.extract_task_id = extract_task_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Load, or say what a dry run would load."""
+        extracted = context["ti"].xcom_pull(task_ids=self.extract_task_id)
+        if not extracted:
+            raise AirflowFailException(
+                f"{self.extract_task_id} left no extraction; clear it to extract the stream again"
+            )
+        with _airflow_errors():
+            warehouse = open_warehouse(self.settings)
+            if extracted["folder"] is None:
+                before = warehouse.count(self.stream.table)
+                raise AirflowSkipException(
+                    f"dry run: {self.stream.table} would be replaced: {before or 0:,} rows by {extracted['rows']:,},"
+                    f" {extracted['rejected']} rejected"
+                )
+            folder = Path(extracted["folder"])
+            manifest = read_manifest(folder)
+            result = warehouse.load(manifest, folder, allow_empty=self.stream.meta.allow_empty)
+        Lake(self.settings.lake).prune(self.replication.name, self.stream.id, self.settings.lake_keep)
+        extra = asdict(result) | {
+            "stream": self.stream.id,
+            "mode": manifest.mode,
+            "extract_seconds": manifest.seconds,
+            "seconds": round(manifest.seconds + result.seconds, 3),
+            "schema_hash": manifest.schema_hash,
+        }
+        context["outlet_events"][self.asset].extra = extra
+        return extra
+
+
+def extract_and_load(replication: Replication, settings: Settings) -> dict[str, LoadOperator]:
+    """The task group of a replication: extract and load per stream, in the DAG at hand.
+
+    Args:
+        replication: its streams become tasks `<replication>.<stream>.extract` and `.load`.
+        settings: settings of the deployment.
+
+    Returns:
+        The load tasks by raw table, for what comes after them.
+    """
+    group_id = replication.name.split("_")[0]
+    loads: dict[str, LoadOperator] = {}
+    with TaskGroup(group_id, tooltip=f"Streams of {replication.file.name}"):
+        for stream in replication.streams:
+            with TaskGroup(stream.id, tooltip=f"{stream.name} → {stream.table}"):
+                common: dict[str, Any] = {"replication": replication, "stream": stream, "settings": settings}
+                extract = ExtractOperator(task_id="extract", **common)
+                load = LoadOperator(task_id="load", extract_task_id=extract.task_id, **common)
+                extract >> load
+            loads[stream.table] = load
+    return loads
+
+
+def schedule(cron: str) -> str | None:
+    """The cron expression, or None when the variable ELT_ONE_SHOT is set.
+
+    `make run` triggers one run and ends; without this the scheduler would add the run of the latest interval to it.
+    """
+    return None if os.environ.get("ELT_ONE_SHOT") else cron
