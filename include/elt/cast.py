@@ -13,10 +13,13 @@ from include.elt.contract import Column, Contract
 from include.elt.errors import DataError, ExtractError
 from include.elt.paths import shown
 from include.elt.replication import Stream
-from include.elt.sql import literal, quoted
+from include.elt.sql import literal, parquet, quoted
 
 _EXAMPLES = 3
 """Bad rows that an error message names."""
+
+_ROW, _FIRST = quoted("#row"), quoted("#first row")
+"""Our own columns, under names that no contract can have."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +102,12 @@ class Caster:
             }
         )
 
-    def cast(self, parquet: Path, rejects: Path) -> CastResult:
-        """Write the rows that fit to `parquet` and, if the stream allows it, the others to `rejects`.
+    def cast(self, target: Path, rejects: Path) -> CastResult:
+        """Write the rows that fit to `target` and, if the stream allows it, the others to `rejects`.
 
         Args:
-            parquet: target file, zstd-compressed.
-            rejects: target file, one JSON object per line: row, line, reasons, record. Not made without rejects.
+            target: Parquet file, zstd-compressed.
+            rejects: one JSON object per line: row, line, reasons, record. Not made without rejects.
 
         Returns:
             The counts of both.
@@ -123,14 +126,14 @@ class Caster:
                     f" count(*) FILTER (NOT ({self._row_fits()})) FROM text"
                 )
                 if not bad:
-                    self._write(parquet, "text")
-                    if not self._has_repeated_keys(parquet):
+                    self._write(target, "text")
+                    if not self._has_repeated_keys(target):
                         return CastResult(rows_read, characters, rows_read, 0)
                 rejected = self._sort_out(rejects)
-                self._write(parquet, "numbered WHERE _row NOT IN (SELECT _row FROM faulty)")
+                self._write(target, f"numbered WHERE {_ROW} NOT IN (SELECT {_ROW} FROM faulty)")
                 return CastResult(rows_read, characters, rows_read - rejected, rejected)
         except duckdb.Error as error:
-            raise ExtractError(f"stream {self.stream.id}: casting to Parquet failed: {error}") from error
+            raise ExtractError(f"stream {self.stream.id}: casting to Parquet failed: {str(error)[:2000]}") from error
 
     def _fetch_one(self, sql: str) -> tuple[int, ...]:
         row = self._sql.execute(sql).fetchone()
@@ -142,7 +145,7 @@ class Caster:
         source = (
             f"read_csv({literal(self.text.path)}, auto_detect=false, header=true, columns={{{types}}}, delim=',',"
             f" quote='\"', escape='\"', nullstr={literal(self.text.null)}, strict_mode=true, null_padding=false,"
-            f" new_line='\\n', max_line_size={max(2**21, 4 * self.text.longest + 2**16)})"
+            f" new_line='\\n', max_line_size={max(2**21, 4 * self.text.longest + 2**16)}, hive_partitioning=false)"
         )
         return f"SELECT {', '.join(map(self._text_of, self.contract.columns))} FROM {source}"
 
@@ -171,38 +174,38 @@ class Caster:
     def _row_fits(self) -> str:
         return " AND ".join(condition for _, condition, _ in self._conditions())
 
-    def _write(self, parquet: Path, source: str) -> None:
+    def _write(self, target: Path, source: str) -> None:
         values = ", ".join(
             f"{column.value(quoted(column.name))} AS {quoted(column.name)}" for column in self.contract.columns
         )
         self._sql.execute(
-            f"COPY (SELECT {values} FROM {source}) TO {literal(parquet)} (FORMAT parquet, COMPRESSION zstd)"
+            f"COPY (SELECT {values} FROM {source}) TO {literal(target)} (FORMAT parquet, COMPRESSION zstd)"
         )
 
-    def _has_repeated_keys(self, parquet: Path) -> bool:
+    def _has_repeated_keys(self, file: Path) -> bool:
         keys = ", ".join(map(quoted, self.stream.primary_key))
-        repeated = f"SELECT 1 FROM read_parquet({literal(parquet)}) GROUP BY {keys} HAVING count(*) > 1 LIMIT 1"
+        repeated = f"SELECT 1 FROM {parquet([file])} GROUP BY {keys} HAVING count(*) > 1 LIMIT 1"
         return bool(self._fetch_one(repeated))
 
     def _sort_out(self, rejects: Path) -> int:
         """Find every row that does not fit, in temporary tables `numbered` and `faulty`, and apply the policy."""
-        self._sql.execute("CREATE TABLE numbered AS SELECT row_number() OVER () AS _row, * FROM text")
-        self._sql.execute("CREATE TABLE faulty (_row BIGINT, col VARCHAR, val VARCHAR, expected VARCHAR)")
+        self._sql.execute(f"CREATE TABLE numbered AS SELECT row_number() OVER () AS {_ROW}, * FROM text")
+        self._sql.execute(f"CREATE TABLE faulty ({_ROW} BIGINT, col VARCHAR, val VARCHAR, expected VARCHAR)")
         for column, condition, expected in self._conditions():
             name = quoted(column.name)
             self._sql.execute(
-                f"INSERT INTO faulty SELECT _row, {literal(column.name)}, {name}, {literal(expected)}"
+                f"INSERT INTO faulty SELECT {_ROW}, {literal(column.name)}, {name}, {literal(expected)}"
                 f" FROM numbered WHERE NOT ({condition})"
             )
         keys = [self._column(name).value(quoted(name)) for name in self.stream.primary_key]
         shown_key = " || ', ' || ".join(map(quoted, self.stream.primary_key))
         self._sql.execute(
-            f"INSERT INTO faulty SELECT _row, {literal(', '.join(self.stream.primary_key))}, {shown_key},"
-            " 'a primary key, and row ' || first_row || ' has the same one' FROM"
-            f" (SELECT *, min(_row) OVER (PARTITION BY {', '.join(keys)}) AS first_row FROM numbered"
-            " WHERE _row NOT IN (SELECT _row FROM faulty)) WHERE _row <> first_row"
+            f"INSERT INTO faulty SELECT {_ROW}, {literal(', '.join(self.stream.primary_key))}, {shown_key},"
+            f" 'a primary key, and row ' || {_FIRST} || ' has the same one' FROM"
+            f" (SELECT *, min({_ROW}) OVER (PARTITION BY {', '.join(keys)}) AS {_FIRST} FROM numbered"
+            f" WHERE {_ROW} NOT IN (SELECT {_ROW} FROM faulty)) WHERE {_ROW} <> {_FIRST}"
         )
-        (count,) = self._fetch_one("SELECT count(DISTINCT _row) FROM faulty")
+        (count,) = self._fetch_one(f"SELECT count(DISTINCT {_ROW}) FROM faulty")
         meta = self.stream.meta
         if meta.on_bad_row == "fail":
             raise DataError(self._message(count, "meta.on_bad_row: reject would set such rows aside"))
@@ -216,7 +219,7 @@ class Caster:
 
     def _faults(self, limit: int | None = None) -> list[_Fault]:
         rows = self._sql.execute(
-            f"SELECT _row, col, val, expected FROM faulty ORDER BY _row, col {f'LIMIT {limit}' if limit else ''}"
+            f"SELECT {_ROW}, col, val, expected FROM faulty ORDER BY {_ROW}, col {f'LIMIT {limit}' if limit else ''}"
         )
         return [_Fault(*row) for row in rows.fetchall()]
 
@@ -239,8 +242,8 @@ class Caster:
         records = {
             row[0]: dict(zip(names, row[1:], strict=True))
             for row in self._sql.execute(
-                f"SELECT _row, {', '.join(map(quoted, names))} FROM numbered"
-                " WHERE _row IN (SELECT _row FROM faulty) ORDER BY _row"
+                f"SELECT {_ROW}, {', '.join(map(quoted, names))} FROM numbered"
+                f" WHERE {_ROW} IN (SELECT {_ROW} FROM faulty) ORDER BY {_ROW}"
             ).fetchall()
         }
         reasons: dict[int, list[dict[str, str | None]]] = {row: [] for row in records}

@@ -42,6 +42,7 @@ class Survey:
         rows: records after the header; empty lines are none.
         characters: characters of all fields that are not NULL, without quotes and separators.
         longest: characters of the longest record.
+        most_crs: CRs in the record that has most of them.
         has_crlf: whether a field holds CRLF, which Sling would turn into LF.
     """
 
@@ -53,7 +54,16 @@ class Survey:
     rows: int
     characters: int
     longest: int
+    most_crs: int
     has_crlf: bool
+
+    def is_current(self) -> bool:
+        """Whether the file is still the one that was read: there, with the same size and modification time."""
+        try:
+            status = self.file.stat()
+        except FileNotFoundError:
+            return False
+        return (status.st_size, status.st_mtime_ns) == (self.bytes, self.modified)
 
 
 def _encoding(file: Path) -> str:
@@ -129,7 +139,7 @@ def survey(file: Path, expected: tuple[str, ...], delimiter: str = ",", null_if:
     status = file.stat()
     if status.st_size == 0:
         raise DataError(f"{name}: the file is empty; expected a header line with {', '.join(expected)}")
-    rows = characters = longest = 0
+    rows = characters = longest = most_crs = 0
     has_crlf = False
     started_at = 1
     try:
@@ -145,13 +155,19 @@ def survey(file: Path, expected: tuple[str, ...], delimiter: str = ",", null_if:
                         )
                     started_at = reader.line_num + 1
                     continue
-                rows += 1
                 text = "".join(record)
+                if not text and width == 1:
+                    raise DataError(
+                        f"{name}: line {started_at}: an empty field; in a file of one column it cannot be told from"
+                        " a blank line"
+                    )
+                rows += 1
                 length = len(text)
                 characters += length
                 if length > longest:
                     longest = length
-                if "\r\n" in text:
+                if "\r" in text:
+                    most_crs = max(most_crs, text.count("\r"))
                     has_crlf = has_crlf or any("\r\n" in field for field in record)
                 if null_if is not None and null_if in record:
                     characters -= len(null_if) * record.count(null_if)
@@ -165,7 +181,9 @@ def survey(file: Path, expected: tuple[str, ...], delimiter: str = ",", null_if:
         ) from error
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return Survey(file, status.st_size, status.st_mtime_ns, digest, header, rows, characters, longest, has_crlf)
+    return Survey(
+        file, status.st_size, status.st_mtime_ns, digest, header, rows, characters, longest, most_crs, has_crlf
+    )
 
 
 def _excerpt(record: list[str]) -> str:

@@ -102,8 +102,10 @@ class Extraction:
             copy_without_cr(before, readable, options.delimiter, cr)
         text = work / "text.csv"
         self._run_sling(work, readable, text, before.header, null)
+        if not before.is_current():
+            raise ExtractError(f"{shown(file)}: the file was changed while it was read; nothing was loaded")
         caster = Caster(
-            text=TextFile(text, before.header, null, cr, before.longest),
+            text=TextFile(text, before.header, null, cr, before.longest + before.most_crs * len(cr)),
             contract=self.contract,
             stream=self.stream,
             scratch=work,
@@ -116,8 +118,6 @@ class Extraction:
                 f"{shown(file)}: the file holds {before.rows:,} rows with {before.characters:,} characters, but Sling"
                 f" delivered {result.rows_read:,} rows with {result.characters:,} characters; nothing was loaded"
             )
-        if file.stat().st_size != before.bytes or file.stat().st_mtime_ns != before.modified:
-            raise ExtractError(f"{shown(file)}: the file was changed while it was read; nothing was loaded")
         return before, result
 
     def _run_sling(self, work: Path, source: Path, target: Path, header: tuple[str, ...], null: str) -> None:

@@ -1,7 +1,9 @@
-"""The two ways a Python value becomes part of a SQL text. Everything else in a statement is written in the code."""
+"""The ways a Python value becomes part of a SQL text. Everything else in a statement is written in the code."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -13,3 +15,12 @@ def quoted(name: str) -> str:
 def literal(text: str | Path) -> str:
     """A SQL string."""
     return "'" + str(text).replace("'", "''") + "'"
+
+
+def parquet(files: Iterable[Path]) -> str:
+    """SQL that reads exactly these Parquet files, as they are.
+
+    DuckDB would take `*`, `?` and `[` in a path for a pattern, and a folder `id=5` for the value of the column `id`.
+    """
+    paths = ", ".join(literal(re.sub(r"[*?\[]", r"[\g<0>]", str(file))) for file in files)
+    return f"read_parquet([{paths}], hive_partitioning=false)"
