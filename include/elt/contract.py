@@ -81,11 +81,11 @@ class Column:
             return "TRUE"
         if self.data_type.startswith("varchar"):
             return f"({text} IS NULL OR length({text}) <= {self.data_type[8:-1]})"
-        if self.data_type == "double":  # 1e999 would become infinity
-            cast = self.value(text)
-            finite = f"isfinite({cast}) OR regexp_full_match(trim({text}), '[+-]?(inf|infinity|nan)', 'i')"
-            return f"({text} IS NULL OR coalesce({finite}, FALSE))"
         exact = f"regexp_full_match(trim({text}), '{self._pattern()}', 'i') AND {self.value(text)} IS NOT NULL"
+        if self.data_type == "double":  # 1e999 would become infinity, 1e-999 zero
+            value, nonzero = self.value(text), f"regexp_matches({text}, '^[^e]*[1-9]', 'i')"
+            infinite = f"regexp_matches({text}, 'n', 'i')"  # inf and nan
+            exact += f" AND CASE WHEN {value} = 0 THEN NOT {nonzero} ELSE isfinite({value}) <> {infinite} END"
         return f"({text} IS NULL OR ({exact}))"
 
     def _pattern(self) -> str:
@@ -95,11 +95,12 @@ class Column:
         if decimal := re.fullmatch(r"decimal\((\d+),(\d+)\)", self.data_type):
             return rf"[+-]?([0-9]+(\.[0-9]{{0,{decimal[2]}}}0*)?|\.[0-9]{{0,{decimal[2]}}}0*)"
         date = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
-        clock = r"[ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{0,6}0*)?)?"
-        zone = r"(Z|[+-][0-9]{2}(:?[0-9]{2})?)?"
+        clock = r"[ T]([01][0-9]|2[0-3]):[0-9]{2}(:[0-9]{2}(\.[0-9]{0,6}0*)?)?"
+        zone = r"(Z|[+-](0[0-9]|1[0-8])(:?[0-5][0-9])?)?"
         return {
             "boolean": "true|false|t|f|yes|no|y|n|1|0",
             "date": date,
+            "double": r"[+-]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?|inf|infinity|nan)",
             "timestamp": f"{date}({clock}{zone})?",
             "timestamp_ntz": f"{date}({clock})?",
         }[self.data_type]
@@ -165,6 +166,19 @@ def _columns(entries: list[dict[str, Any]], where: str) -> Iterator[Column]:
         yield Column(name, data_type)
 
 
+def _contracts(document: dict[str, Any], file: Path) -> Iterator[Contract]:
+    """The contracts in one YAML file of dbt."""
+    for source in document.get("sources") or []:
+        schema = source.get("schema", source["name"])
+        for entry in source.get("tables") or []:
+            table = f"{schema}.{entry.get('identifier', entry['name'])}"
+            where = f"{shown(file)}: {table}"
+            columns = tuple(_columns(entry.get("columns") or [], where))
+            if not columns:
+                raise ContractError(f"{where}: no columns; the loader needs every column with its data_type")
+            yield Contract(table, f"{source['name']}.{entry['name']}", columns, file)
+
+
 def read_contracts(project: Path = DBT_PROJECT) -> dict[str, Contract]:
     """Read the contracts of all raw tables of a dbt project.
 
@@ -182,17 +196,13 @@ def read_contracts(project: Path = DBT_PROJECT) -> dict[str, Contract]:
     for file in sorted([*(project / "models").rglob("*.yml"), *(project / "models").rglob("*.yaml")]):
         try:
             document = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError as error:
+            found = list(_contracts(document, file))
+        except (yaml.YAMLError, UnicodeError) as error:
             raise ContractError(f"{shown(file)}: not YAML: {error}") from error
-        for source in document.get("sources") or []:
-            schema = source.get("schema", source["name"])
-            for entry in source.get("tables") or []:
-                table = f"{schema}.{entry.get('identifier', entry['name'])}"
-                where = f"{shown(file)}: {table}"
-                if table in contracts:
-                    raise ContractError(f"{where}: already declared in {shown(contracts[table].file)}")
-                columns = tuple(_columns(entry.get("columns") or [], where))
-                if not columns:
-                    raise ContractError(f"{where}: no columns; the loader needs every column with its data_type")
-                contracts[table] = Contract(table, f"{source['name']}.{entry['name']}", columns, file)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ContractError(f"{shown(file)}: not as dbt writes its sources: {error}") from error
+        for contract in found:
+            twin = contracts.setdefault(contract.table, contract)
+            if twin is not contract:
+                raise ContractError(f"{shown(file)}: {contract.table}: already declared in {shown(twin.file)}")
     return contracts
