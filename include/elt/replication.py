@@ -60,12 +60,12 @@ class SourceOptions(_Strict):
     Attributes:
         delimiter: character between two fields.
         null_if: text that stands for NULL. Without it no text does; an empty field is '' in a text column and NULL in
-            any other.
+            any other. Sling ignores an empty text here; `empty_as_null` is for that.
         empty_as_null: whether an empty field is NULL in a text column too.
     """
 
     delimiter: str = ","
-    null_if: str | None = None
+    null_if: str | None = Field(None, min_length=1)
     empty_as_null: bool = False
 
     @field_validator("delimiter")
@@ -80,7 +80,7 @@ class Stream(_Strict):
     """One stream: a file or table of the source that becomes one raw table.
 
     Attributes:
-        name: what Sling calls it: a table or a `file://` URL, variables filled in.
+        name: what Sling calls it: a `file://` URL with an absolute path, variables filled in.
         mode: how the raw table is loaded.
         table: schema and name of the raw table (Sling's key `object`).
         primary_key: columns that identify a row.
@@ -89,7 +89,7 @@ class Stream(_Strict):
         meta: our own keys.
     """
 
-    name: str
+    name: str = Field(pattern=r"^file:///")
     mode: Literal["full-refresh"]
     table: str = Field(alias="object", pattern=r"^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$")
     primary_key: tuple[str, ...] = Field(min_length=1)
@@ -162,11 +162,16 @@ _TOP_KEYS = ("source", "target", "env", "defaults", "streams")
 _STREAM_KEYS = ("mode", "object", "primary_key", "update_key", "source_options", "meta", "disabled")
 
 
+def _mapping(given: Any, where: str) -> dict[Any, Any]:
+    """What was given, if it is a mapping; an empty one for nothing."""
+    if given is not None and not isinstance(given, dict):
+        raise ReplicationError(f"{where}: a mapping is needed, got {given!r}")
+    return given or {}
+
+
 def _refuse_unknown(given: Any, known: tuple[str, ...], where: str) -> None:
     """Raise for the first key that is not known, with the reason or the key that was probably meant."""
-    if not isinstance(given, dict):
-        raise ReplicationError(f"{where}: a mapping is needed, got {given!r}")
-    for key in given:
+    for key in _mapping(given, where):
         if key in known:
             continue
         if key in NOT_SUPPORTED:
@@ -180,7 +185,7 @@ def _check_keys(entry: Any, where: str) -> None:
     """Check every key of a stream, or of the defaults, against what we understand."""
     _refuse_unknown(entry, _STREAM_KEYS, where)
     for part, model in (("source_options", SourceOptions), ("meta", Meta)):
-        if part in entry:
+        if entry and part in entry:
             _refuse_unknown(entry[part], tuple(model.model_fields), f"{where}: {part}")
 
 
@@ -196,7 +201,7 @@ def _merged(defaults: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
 def _variables(document: dict[str, Any], given: dict[str, str], where: str) -> dict[str, str]:
     """Values of the file's `env:` section, each `${NAME}` taken from `given`."""
     values = {}
-    for name, text in (document.get("env") or {}).items():
+    for name, text in _mapping(document.get("env"), f"{where}: env").items():
         for wanted in re.findall(r"\$\{(\w+)\}", str(text)):
             if wanted not in given:
                 raise ReplicationError(
@@ -216,7 +221,7 @@ def _filled(text: str, values: dict[str, str], where: str) -> str:
 
 def _stream(name: str, entry: dict[str, Any], where: str) -> Stream:
     try:
-        return Stream(name=name, **{key: value for key, value in entry.items() if key != "disabled"})
+        return Stream(name=name, **entry)
     except ValidationError as error:
         lines = []
         for each in error.errors():
@@ -248,9 +253,10 @@ def read_replication(file: Path, variables: dict[str, str]) -> Replication:
         document = yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506  (a SafeLoader)
     except OSError as error:
         raise ReplicationError(f"{where}: cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeError) as error:
         raise ReplicationError(f"{where}: not a replication: {error}") from error
     _refuse_unknown(document, _TOP_KEYS, where)
+    document = document or {}
     for key in ("source", "target", "streams"):
         if not document.get(key):
             raise ReplicationError(f"{where}: {key} is missing")
@@ -260,14 +266,16 @@ def read_replication(file: Path, variables: dict[str, str]) -> Replication:
     defaults = document.get("defaults") or {}
     _check_keys(defaults, f"{where}: defaults")
     streams: list[Stream] = []
-    for name, entry in document["streams"].items():
+    for name, entry in _mapping(document["streams"], f"{where}: streams").items():
         place = f"{where}: stream {name}"
-        entry = entry or {}
         _check_keys(entry, place)
-        merged = _merged(defaults, entry)
-        if merged.get("disabled"):
+        merged = _merged(defaults, entry or {})
+        disabled = merged.pop("disabled", False)
+        if not isinstance(disabled, bool):
+            raise ReplicationError(f"{place}: disabled: got {disabled!r}; true or false is needed")
+        if disabled:
             continue
-        stream = _stream(_filled(name, values, place), merged, place)
+        stream = _stream(_filled(str(name), values, place), merged, place)
         twin = next((other for other in streams if other.id == stream.id), None)
         if twin:
             raise ReplicationError(f"{place}: object {stream.table} has the same table name as stream {twin.name}")
