@@ -17,7 +17,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,13 +55,22 @@ class SlingResult:
     seconds: float
 
 
+def _spellings(secret: str) -> Iterator[str]:
+    """A secret as it may stand in Sling's output: as it is, percent-encoded, escaped as JSON by Python or by Go."""
+    yield from (secret, quote(secret, safe=""), quote(secret), quote_plus(secret), json.dumps(secret)[1:-1])
+    escaped = json.dumps(secret, ensure_ascii=False)[1:-1]
+    yield escaped
+    yield re.sub("[<>&]", lambda match: f"\\u{ord(match[0]):04x}", escaped)
+
+
 def redact(text: str, secrets: Iterable[str]) -> str:
-    """Replace every secret in `text`, as it is, percent-encoded or escaped as JSON, by `***`."""
+    """Replace every secret in `text`, in all its spellings, by `***`; of a secret with several lines each line."""
     spellings = {
         spelling
         for secret in secrets
-        if secret
-        for spelling in (secret, quote(secret, safe=""), quote(secret), quote_plus(secret), json.dumps(secret)[1:-1])
+        for part in (secret, *secret.splitlines())
+        if part.strip()
+        for spelling in _spellings(part)
     }
     for spelling in sorted(spellings, key=len, reverse=True):
         text = text.replace(spelling, "***")
@@ -146,19 +156,14 @@ class SlingRun:
         return self._judged(code, stream, time.monotonic() - started)
 
     def kill(self) -> None:
-        """End Sling and everything it started: SIGTERM, then SIGKILL."""
+        """End Sling and everything it started: SIGTERM, then SIGKILL for all that is left."""
         process = self._process
         if process is None or process.poll() is not None:
             return
         for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 os.killpg(process.pid, number)
                 process.wait(_GRACE)
-            except ProcessLookupError:
-                return
-            except subprocess.TimeoutExpired:
-                continue
-            return
 
     def _environment(self) -> dict[str, str]:
         """The whole environment of the child; nothing of ours is inherited."""
