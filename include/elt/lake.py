@@ -194,7 +194,8 @@ class Lake:
             json.dump(asdict(manifest), stream, indent=1, ensure_ascii=False)
             stream.flush()
             os.fsync(stream.fileno())
-        final = self._stream(manifest.replication, manifest.stream) / f"{slug(manifest.run_id)}--{manifest.id[:12]}"
+        name = f"{slug(manifest.run_id)[:200]}--{manifest.id[:12]}"  # a file name has 255 bytes, a run_id up to 250
+        final = self._stream(manifest.replication, manifest.stream) / name
         final.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(final)
         return final

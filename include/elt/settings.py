@@ -78,7 +78,7 @@ class Settings(BaseSettings):
         pattern=r"^[a-z][a-z0-9_]*$|^$",
         description="Prefix of dbt's schemas for a developer's own copies, e.g. `alice`; empty in production",
     )
-    sling_binary: Path | None = Field(
+    sling_binary: ProjectPath | None = Field(
         None, description="Sling binary to use instead of the one from the locked PyPI package"
     )
     extract_slots: int = Field(2, ge=1, le=128, description="Extractions at a time (slots of the pool `extract`)")

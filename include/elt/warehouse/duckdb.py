@@ -15,7 +15,7 @@ import duckdb
 from include.elt.errors import LoadError, WarehouseBusyError
 from include.elt.lake import Manifest, verify
 from include.elt.paths import shown
-from include.elt.sql import literal, quoted
+from include.elt.sql import parquet, quoted
 from include.elt.warehouse import LOAD_LOG, LoadResult
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class DuckDBWarehouse:
                     self._replace(sql, manifest, files, allow_empty=allow_empty)
                     result = self._figures(sql, manifest, time.monotonic() - started)
                     self._record(sql, manifest, result)
-                    sql.execute("COMMIT")
+                sql.execute("COMMIT")
             except duckdb.InterruptException:
                 raise LoadError(
                     f"{manifest.table}: the load took longer than {self.load_timeout} s and was rolled back;"
@@ -119,7 +119,7 @@ class DuckDBWarehouse:
                     },
                 )
             except duckdb.IOException as error:
-                if "lock" not in str(error):
+                if "Could not set lock" not in str(error):
                     raise LoadError(f"{shown(self.path)} cannot be opened: {error}") from error
                 if time.monotonic() + pause > deadline:
                     holder = re.search(r"held in (.+?) \(PID (\d+)\)", str(error))
@@ -136,14 +136,25 @@ class DuckDBWarehouse:
 
     @contextmanager
     def _time_limit(self, sql: duckdb.DuckDBPyConnection) -> Iterator[None]:
-        """Interrupt a statement that runs too long; Python's own signals wait until DuckDB returns."""
-        timer = threading.Timer(self.load_timeout, sql.interrupt)
-        timer.daemon = True
-        timer.start()
+        """Interrupt a statement that runs too long; Python's own signals wait until DuckDB returns.
+
+        An interrupt between two statements is lost, so it is repeated until the block has ended.
+        """
+        done = threading.Event()
+
+        def watch() -> None:
+            pause = self.load_timeout
+            while not done.wait(pause):
+                sql.interrupt()
+                pause = 0.1
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
         try:
             yield
         finally:
-            timer.cancel()
+            done.set()
+            watcher.join()
 
     def _count(self, sql: duckdb.DuckDBPyConnection, table: str) -> int | None:
         schema, name = table.split(".")
@@ -182,8 +193,7 @@ class DuckDBWarehouse:
                 " an empty full-refresh would lose them. If it is right, set meta.allow_empty: true for the stream"
             )
         names = ", ".join(quoted(name) for name, _ in manifest.columns)
-        paths = ", ".join(map(literal, files))
-        sql.execute(f"CREATE OR REPLACE TABLE {quoted(manifest.table)} AS SELECT {names} FROM read_parquet([{paths}])")
+        sql.execute(f"CREATE OR REPLACE TABLE {quoted(manifest.table)} AS SELECT {names} FROM {parquet(files)}")
 
     def _figures(self, sql: duckdb.DuckDBPyConnection, manifest: Manifest, seconds: float) -> LoadResult:
         """What the raw table holds now, before commit; refuses a table that is not what was extracted."""
