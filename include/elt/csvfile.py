@@ -3,7 +3,7 @@
 Sling repairs or drops what it does not like and reports success: bad UTF-8 becomes U+FFFD, a line break inside quotes
 changes from CRLF to LF, an unclosed quote swallows the rest of the file (measured with Sling 1.4.11). So every file is
 read once with Python's strict CSV parser first. That pass finds what is wrong, with its line, and counts records and
-characters; the extraction is good only if Sling delivers exactly as many.
+characters. A second one compares the file with what Sling delivered, value by value.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -206,6 +207,40 @@ def copy_without_cr(source: Survey, target: Path, delimiter: str, marker: str) -
         for record in reader:
             if record:
                 writer.writerow([field.replace("\r", marker) for field in record])
+
+
+def first_difference(
+    source: Survey, delivered: Path, delimiter: str, null_if: str | None, null: str, cr: str
+) -> str | None:
+    """Compare the file with what Sling made of it, record by record.
+
+    Args:
+        source: survey of the file.
+        delivered: CSV in UTF-8 with commas, the same columns in the same order.
+        delimiter: the character between two fields of the source.
+        null_if: text that stands for NULL in the source.
+        null: text that stands for NULL in what was delivered.
+        cr: text that stands for a CR in what was delivered; empty for none.
+
+    Returns:
+        The first row that is not the same, for a message; None if all are.
+    """
+    nothing: list[str] = []
+    try:
+        with _records(source.file, delimiter) as ours, _records(delivered, ",") as theirs:
+            pairs = zip_longest(filter(None, ours), filter(None, theirs), fillvalue=nothing)
+            next(pairs)  # the headers
+            for row, (want, got) in enumerate(pairs, 1):
+                if want == got:
+                    continue
+                expected = [null if field == null_if else field for field in want]
+                if cr:
+                    got = [field.replace(cr, "\r") for field in got]
+                if got != expected:
+                    return f"row {row}: {_excerpt(want) or 'nothing'} became {_excerpt(got) or 'nothing'}"
+    except (UnicodeError, csv.Error) as error:
+        return f"what Sling wrote is not CSV: {error}"
+    return None
 
 
 def lines_of_rows(file: Path, rows: Iterable[int], delimiter: str = ",") -> dict[int, int]:

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from include.elt.cast import Caster, CastResult, TextFile
 from include.elt.contract import Contract
-from include.elt.csvfile import Survey, copy_without_cr, lines_of_rows, survey
+from include.elt.csvfile import Survey, copy_without_cr, first_difference, lines_of_rows, survey
 from include.elt.errors import ExtractError
 from include.elt.lake import Lake, Manifest, describe
 from include.elt.paths import shown
@@ -90,7 +90,7 @@ class Extraction:
             self._sling.kill()
 
     def _text_to_parquet(self, work: Path, parquet: Path, rejects: Path) -> tuple[Survey, CastResult]:
-        """Count the source, let Sling read it, cast what Sling delivers, and compare the three counts."""
+        """Count the source, let Sling read it, compare what Sling delivers, cast it, and compare the counts."""
         options = self.stream.source_options
         file = self.stream.path
         before = survey(file, self.contract.names, options.delimiter, options.null_if)
@@ -102,8 +102,13 @@ class Extraction:
             copy_without_cr(before, readable, options.delimiter, cr)
         text = work / "text.csv"
         self._run_sling(work, readable, text, before.header, null)
+        difference = None
+        if before.is_current():
+            difference = first_difference(before, text, options.delimiter, options.null_if, null, cr)
         if not before.is_current():
             raise ExtractError(f"{shown(file)}: the file was changed while it was read; nothing was loaded")
+        if difference:
+            raise ExtractError(f"{shown(file)}: Sling changed the data: {difference}; nothing was loaded")
         caster = Caster(
             text=TextFile(text, before.header, null, cr, before.longest + before.most_crs * len(cr)),
             contract=self.contract,
@@ -115,8 +120,8 @@ class Extraction:
         result = caster.cast(parquet, rejects)
         if (before.rows, before.characters) != (result.rows_read, result.characters):
             raise ExtractError(
-                f"{shown(file)}: the file holds {before.rows:,} rows with {before.characters:,} characters, but Sling"
-                f" delivered {result.rows_read:,} rows with {result.characters:,} characters; nothing was loaded"
+                f"{shown(file)}: the file holds {before.rows:,} rows with {before.characters:,} characters, but"
+                f" {result.rows_read:,} rows with {result.characters:,} characters were cast; nothing was loaded"
             )
         return before, result
 
