@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from datetime import timedelta
@@ -40,12 +39,10 @@ from cosmos.constants import (
 
 from include.elt.contract import read_contracts
 from include.elt.lake import slug
+from include.elt.manifest import MANIFEST, dbt_command
 from include.elt.paths import DBT_PROJECT, shown
 from include.elt.settings import WAREHOUSE_POOL, Settings
 from include.elt.tasks import raw_asset
-
-MANIFEST = DBT_PROJECT / "target" / "manifest.json"
-"""The parsed dbt project, built ahead of time (`make`, image build), so that no DAG parse runs dbt."""
 
 PROJECT = "jdbt"
 """Name of the dbt project and of its profile."""
@@ -97,7 +94,6 @@ def transform(settings: Settings, after: Mapping[str, BaseOperator], group_id: s
                 "pre_execute": build.prepare,
                 "freshness_callback": stale_nodes,
                 "trigger_rule": "all_done",
-                "execution_timeout": timedelta(seconds=settings.dbt_timeout),
             },
         ),
         render_config=RenderConfig(
@@ -113,17 +109,17 @@ def transform(settings: Settings, after: Mapping[str, BaseOperator], group_id: s
             "pre_execute": build.admit,
             "callback": build.keep_artifacts,
             "trigger_rule": "none_failed",
+            "execution_timeout": timedelta(seconds=settings.dbt_timeout),
             "retries": 1,
             "retry_delay": timedelta(seconds=5),
         },
     )
-    build.nodes = group.dbt_graph.filtered_nodes
     for source, load in loads.items():
         load >> group.tasks_map[PRODUCER_WATCHER_TASK_ID]
         if (watcher := group.tasks_map.get(f"source.{PROJECT}.{source}")) is not None:
             load >> watcher
     for task in group.iter_tasks():
-        node = build.nodes.get(getattr(task, "model_unique_id", ""))
+        node = group.dbt_graph.filtered_nodes.get(getattr(task, "model_unique_id", ""))
         if node is not None and "mart" in node.tags and task.task_id.endswith("run"):
             task.outlets.append(raw_asset(f"marts.{node.name}"))
     return group
@@ -142,7 +138,6 @@ class Build:
         self.settings = settings
         self.loads = loads
         self.producer = f"{group_id}.{PRODUCER_WATCHER_TASK_ID}"
-        self.nodes: Mapping[str, Any] = {}
 
     def prepare(self, context: Context) -> None:
         """Before the producer: apply the form, and leave out what depends on a stream that failed.
@@ -164,8 +159,8 @@ class Build:
             task.log.warning("not built, because their stream failed: everything after %s", ", ".join(failed))
         if task.select:
             chosen = self._chosen(task.select)
-            for node in self.nodes:
-                if node not in chosen:
+            for node in task.task_group.dbt_graph.filtered_nodes:
+                if node not in chosen:  # tell its watcher, in Cosmos' own words
                     key = node.replace(".", "__")
                     context["ti"].xcom_push(key=f"{key}_status", value={"status": "skipped", "outlet_uris": []})
                     context["ti"].xcom_push(key=f"{key}_tests_status", value="skipped")
@@ -226,12 +221,10 @@ class Build:
     def _chosen(self, select: str) -> set[str]:
         """Nodes that dbt's own selection gives."""
         with tempfile.TemporaryDirectory() as scratch:
-            command = [sys.executable, "-m", "dbt.cli.main", "--quiet", "ls", "--output", "json"]
-            command += ["--output-keys", "unique_id", "--select", *select.split()]
-            command += ["--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT)]
-            command += ["--target", self.settings.warehouse, "--target-path", scratch, "--log-path", scratch]
+            where = ["--target", self.settings.warehouse, "--target-path", scratch, "--log-path", scratch]
+            what = ["--output", "json", "--output-keys", "unique_id", "--select", *select.split()]
             result = subprocess.run(
-                command,
+                dbt_command("--quiet", "ls", *where, *what),
                 env=os.environ | self.settings.dbt_environment(),
                 capture_output=True,
                 text=True,

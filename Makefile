@@ -1,0 +1,66 @@
+# Everything a person does with this project. `make help` lists it.
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+RUN := .venv/bin/python -m include.elt.local
+.DEFAULT_GOAL := help
+.SILENT:
+
+## -- use it
+run: manifest ## set everything up, run the DAG jaffle_shop once, show the result (SHOP_FILES=folder: your files)
+	$(RUN) run
+
+up: manifest ## the whole local Airflow with its UI, in the foreground until Ctrl-C
+	$(RUN) up
+
+query: setup ## one query on the warehouse, e.g. make query SQL='from marts.customers limit 5'
+	$(RUN) query "$(SQL)"
+
+airflow: manifest ## any airflow command, e.g. make airflow ARGS='dags test jaffle_shop'
+	$(RUN) airflow $(ARGS)
+
+## -- check it
+test: manifest ## set everything up and run the tests (PYTEST='-k name' for some of them)
+	.venv/bin/python -m pytest $(PYTEST)
+
+check: setup ## validate every replication against the contracts, without running anything
+	.venv/bin/python -m include.elt.check
+
+lint: setup ## style of the code and of the documentation
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+types: setup ## types of the code
+	.venv/bin/mypy
+
+bench: manifest ## speed and memory: a million orders, and the parse time of the DAG
+	.venv/bin/python -m benchmarks.run
+
+## -- change it
+setup: ## make .venv from the lock file
+	$(PYTHON) bootstrap.py
+
+manifest: setup ## parse the dbt project ahead of time, so that no DAG parse has to
+	.venv/bin/python -m include.elt.manifest
+
+lock: setup ## resolve requirements.txt and requirements-dev.txt again into the two lock files
+	.venv/bin/uv pip compile $(LOCK) requirements-dev.txt -o requirements-dev.lock
+	.venv/bin/uv pip compile $(LOCK) requirements.txt -c requirements-dev.lock -o requirements.lock
+LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(UPGRADE)
+
+sample-data: setup ## write the sample files again from their seed
+	.venv/bin/python -m include.sample_data.generate
+
+readme: setup ## write the generated parts of README.md again
+	.venv/bin/python -m include.elt.readme
+
+format: setup ## bring the code into its style
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+clean: ## remove what was made here: warehouse, lake, local Airflow, caches (not .venv)
+	rm -rf data .airflow dbt/target dbt/logs .pytest_cache .mypy_cache .ruff_cache
+
+help: ## this list
+	awk 'BEGIN {FS = ":.*## "} /^## --/ {printf "\n%s\n", substr($$0, 7)} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run up query airflow test check lint types bench setup manifest lock sample-data readme format clean help

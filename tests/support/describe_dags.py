@@ -1,0 +1,48 @@
+"""Parse a DAG folder and print what is in it as one line of JSON.
+
+usage: python -m tests.support.describe_dags DAGS_FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from unittest import mock
+
+
+def main(folder: str) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+    from airflow.sdk import Connection, Variable
+
+    lookups: list[str] = []
+    with (
+        mock.patch.object(Connection, "get", side_effect=lambda name: lookups.append(f"connection {name}")),
+        mock.patch.object(Variable, "get", side_effect=lambda name, *_: lookups.append(f"variable {name}")),
+    ):
+        bag = DagBag(folder)
+    dags = {}
+    for dag_id, dag in bag.dags.items():
+        tasks = {
+            task.task_id: {
+                "type": type(task).__name__,
+                "owner": task.owner,
+                "retries": task.retries,
+                "pool": task.pool,
+                "timeout": task.execution_timeout.total_seconds() if task.execution_timeout else 0,
+                "upstream": sorted(task.upstream_task_ids),
+            }
+            for task in dag.tasks
+        }
+        dags[dag_id] = {
+            "tags": sorted(dag.tags),
+            "doc_md": dag.doc_md,
+            "max_active_runs": dag.max_active_runs,
+            "catchup": dag.catchup,
+            "timeout": dag.dagrun_timeout.total_seconds() if dag.dagrun_timeout else 0,
+            "tasks": tasks,
+        }
+    print(json.dumps({"import_errors": bag.import_errors, "lookups": lookups, "dags": dags}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
