@@ -86,6 +86,8 @@ class Column:
             value, nonzero = self.value(text), f"regexp_matches({text}, '^[^e]*[1-9]', 'i')"
             infinite = f"regexp_matches({text}, 'n', 'i')"  # inf and nan
             exact += f" AND CASE WHEN {value} = 0 THEN NOT {nonzero} ELSE isfinite({value}) <> {infinite} END"
+        if self.data_type.startswith(("date", "timestamp")):  # other years have no common spelling
+            exact += f" AND {self.value(text)} BETWEEN '0001-01-01' AND '9999-12-31 23:59:59.999999'"
         return f"({text} IS NULL OR ({exact}))"
 
     def _pattern(self) -> str:
