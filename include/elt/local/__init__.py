@@ -1,0 +1,1 @@
+"""Airflow on this computer in one command: `python -m include.elt.local run`, `up`, `airflow …` and `query`."""
