@@ -141,11 +141,12 @@ class Caster:
 
     def _select_text(self) -> str:
         """SQL that reads the text, its columns in the contract's order, NULL and '' as the stream says."""
+        line = max(2**21, 4 * self.text.longest + 2**16)
         types = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in self.text.header)
         source = (
             f"read_csv({literal(self.text.path)}, auto_detect=false, header=true, columns={{{types}}}, delim=',',"
             f" quote='\"', escape='\"', nullstr={literal(self.text.null)}, strict_mode=true, null_padding=false,"
-            f" new_line='\\n', max_line_size={max(2**21, 4 * self.text.longest + 2**16)}, hive_partitioning=false)"
+            f" new_line='\\n', max_line_size={line}, buffer_size={max(2**25, 2 * line)}, hive_partitioning=false)"
         )
         return f"SELECT {', '.join(map(self._text_of, self.contract.columns))} FROM {source}"
 

@@ -43,8 +43,7 @@ class Survey:
         rows: records after the header; empty lines are none.
         characters: characters of all fields that are not NULL, without quotes and separators.
         longest: characters of the longest record.
-        most_crs: CRs in the record that has most of them.
-        has_crlf: whether a field holds CRLF, which Sling would turn into LF.
+        most_crs: CRs in the record that has most of them; Sling would turn some of them into LF.
     """
 
     file: Path
@@ -56,7 +55,6 @@ class Survey:
     characters: int
     longest: int
     most_crs: int
-    has_crlf: bool
 
     def is_current(self) -> bool:
         """Whether the file is still the one that was read: there, with the same size and modification time."""
@@ -141,7 +139,6 @@ def survey(file: Path, expected: tuple[str, ...], delimiter: str = ",", null_if:
     if status.st_size == 0:
         raise DataError(f"{name}: the file is empty; expected a header line with {', '.join(expected)}")
     rows = characters = longest = most_crs = 0
-    has_crlf = False
     started_at = 1
     try:
         with _records(file, delimiter) as reader:
@@ -169,7 +166,6 @@ def survey(file: Path, expected: tuple[str, ...], delimiter: str = ",", null_if:
                     longest = length
                 if "\r" in text:
                     most_crs = max(most_crs, text.count("\r"))
-                    has_crlf = has_crlf or any("\r\n" in field for field in record)
                 if null_if is not None and null_if in record:
                     characters -= len(null_if) * record.count(null_if)
                 started_at = reader.line_num + 1
@@ -182,9 +178,7 @@ def survey(file: Path, expected: tuple[str, ...], delimiter: str = ",", null_if:
         ) from error
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return Survey(
-        file, status.st_size, status.st_mtime_ns, digest, header, rows, characters, longest, most_crs, has_crlf
-    )
+    return Survey(file, status.st_size, status.st_mtime_ns, digest, header, rows, characters, longest, most_crs)
 
 
 def _excerpt(record: list[str]) -> str:

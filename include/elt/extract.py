@@ -97,7 +97,7 @@ class Extraction:
         log.info("%s: %s rows in %s", self.stream.id, f"{before.rows:,}", shown(file))
         null, cr = f"<null {uuid4().hex}>", ""
         readable = file
-        if before.has_crlf:  # Sling would turn CRLF inside quotes into LF
+        if before.most_crs:  # Sling would turn CRLF inside quotes into LF, and now and then CR too
             cr, readable = f"<cr {uuid4().hex}>", work / "source.csv"
             copy_without_cr(before, readable, options.delimiter, cr)
         text = work / "text.csv"
