@@ -17,7 +17,7 @@ from airflow.sdk import DAG
 
 from include.elt.replication import read_replication
 from include.elt.settings import load_settings
-from include.elt.tasks import extract_and_load, pipeline_params, schedule
+from include.elt.tasks import DEFAULT_ARGS, extract_and_load, pipeline_params, schedule
 from include.elt.transform import transform
 
 settings = load_settings()
@@ -30,13 +30,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=6),
-    default_args={
-        "owner": "data-platform",
-        "retries": 2,
-        "retry_delay": timedelta(seconds=20),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(minutes=10),
-    },
+    default_args=DEFAULT_ARGS,
     params=pipeline_params(shop),
     tags=["elt", "shop"],
     doc_md=__doc__,

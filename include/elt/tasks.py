@@ -21,6 +21,15 @@ from include.elt.replication import Replication, Stream, check_against
 from include.elt.settings import EXTRACT_POOL, WAREHOUSE_POOL, Settings
 from include.elt.warehouse import open_warehouse
 
+DEFAULT_ARGS: dict[str, Any] = {
+    "owner": "data-platform",
+    "retries": 2,
+    "retry_delay": timedelta(seconds=20),
+    "retry_exponential_backoff": True,
+    "max_retry_delay": timedelta(minutes=10),
+}
+"""Airflow's `default_args` of every DAG; an error that another try cannot mend fails at once all the same."""
+
 _MARGIN = timedelta(minutes=5)
 """Time that Airflow grants beyond our own timeouts, which end a task with a better message."""
 

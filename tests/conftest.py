@@ -1,4 +1,4 @@
-"""What the tests of the DAGs share: an Airflow of their own and whole runs of a DAG in it."""
+"""What tests of whole runs share: an Airflow of their own, and deployments in which a DAG runs to its end."""
 
 from __future__ import annotations
 
