@@ -17,7 +17,7 @@ from airflow.sdk import DAG
 
 from include.elt.replication import read_replication
 from include.elt.settings import load_settings
-from include.elt.tasks import DEFAULT_ARGS, extract_and_load, pipeline_params, schedule
+from include.elt.tasks import DEFAULT_ARGS, extract_and_load, pipeline_params
 from include.elt.transform import transform
 
 settings = load_settings()
@@ -25,7 +25,7 @@ shop = read_replication(settings.shop_replication(), settings.variables())
 
 with DAG(
     dag_id="jaffle_shop",
-    schedule=schedule("0 5 * * *"),
+    schedule="0 5 * * *",
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
     max_active_runs=1,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -206,11 +205,3 @@ def extract_and_load(replication: Replication, settings: Settings) -> dict[str, 
                 extract >> load
             loads[stream.table] = load
     return loads
-
-
-def schedule(cron: str) -> str | None:
-    """The cron expression, or None when the variable ELT_ONE_SHOT is set.
-
-    `make run` triggers one run and ends; without this the scheduler would add the run of the latest interval to it.
-    """
-    return None if os.environ.get("ELT_ONE_SHOT") else cron
