@@ -140,8 +140,10 @@ def _airflow(arguments: Sequence[str], log: Path) -> None:
     command = multiprocessing.parent_process()
     if command is None or not command.is_alive():
         return  # killed before it could tell anyone about this process
-    # A child of a fork server would start its own children in the same way, each importing everything again.
+    # A child of a fork server would start its own children in the same way, each importing everything again; and the
+    # scheduler heeds a signal only in a process of this name.
     multiprocessing.set_start_method("fork", force=True)
+    multiprocessing.current_process().name = "MainProcess"
     sys.argv = ["airflow", *arguments]
     from airflow.__main__ import main
     from setproctitle import setproctitle
