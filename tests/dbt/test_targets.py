@@ -1,6 +1,5 @@
 """The same project for a developer's schemas and for Databricks, without a warehouse at hand."""
 
-import shutil
 from typing import Any
 
 
@@ -10,14 +9,13 @@ def schemas(manifest: dict[str, Any]) -> dict[str, str]:
     return {node["name"]: node["schema"] for node in nodes if node["resource_type"] in kinds}
 
 
-def test_a_prefix_moves_what_dbt_builds_and_not_what_it_reads(build: Any, manifest: Any, built: Any) -> None:
-    # The parse result of the build without a prefix is at hand, and must not be taken for this one.
-    shutil.copytree(build[0].target, built.target)
-    result = built.dbt("parse", DBT_SCHEMA_PREFIX="anna", DUCKDB_PATH=str(build[0].path))
+def test_a_prefix_moves_what_dbt_builds_and_not_what_it_reads(warehouse: Any, manifest: Any) -> None:
+    # The parse result without a prefix is at hand, and must not be taken for this one.
+    result = warehouse.dbt("parse", DBT_SCHEMA_PREFIX="anna")
     assert result.returncode == 0, result.output
     plain = schemas(manifest)
     sources = {name for name in plain if name.startswith("raw_") or name == "load_log"}
-    assert schemas(built.manifest) == {
+    assert schemas(warehouse.manifest) == {
         name: schema if name in sources else f"anna_{schema}" for name, schema in plain.items()
     }
 
