@@ -153,7 +153,7 @@ def model_results(
             identity = result["unique_id"]
             if identity.split(".")[0] not in ("test", "unit_test"):
                 continue
-            target = _tested_node(identity, manifest)
+            target = _tested_node(identity, manifest, list(built))
             if target is None:
                 continue
             if target.startswith("source."):
@@ -176,12 +176,12 @@ def _relation(node: Mapping[str, Any]) -> str | None:
     return f"{node['schema']}.{node['alias']}" if node.get("schema") and node.get("alias") else None
 
 
-def _tested_node(identity: str, manifest: Mapping[str, Any]) -> str | None:
-    """The node that a test says something about: the one it is declared on, else the first one it reads."""
+def _tested_node(identity: str, manifest: Mapping[str, Any], built: Sequence[str]) -> str | None:
+    """The node that a test says something about: the one it is declared on, else the last built of those it reads."""
     test = manifest.get("nodes", {}).get(identity) or manifest.get("unit_tests", {}).get(identity) or {}
     declared = test.get("attached_node") or test.get("tested_node_unique_id")
     read = test.get("depends_on", {}).get("nodes", [])
-    return declared or next(iter(read), None)
+    return declared or max(read, key=lambda node: built.index(node) if node in built else -1, default=None)
 
 
 def streams_table(results: Sequence[StreamResult]) -> Table:

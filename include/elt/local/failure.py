@@ -29,10 +29,14 @@ def essential_lines(log: Iterable[Mapping[str, Any]]) -> list[str]:
     chosen = (
         next((line for line in reversed(errors) if line.get("error_detail")), None) or (errors or lines or [{}])[-1]
     )
-    found = [] if chosen.get("error_detail") else str(chosen.get("event", "")).splitlines()
-    for error in chosen.get("error_detail") or []:
-        first, *more = f"{error.get('exc_type')}: {error.get('exc_value')}".rstrip(": ").splitlines() or [""]
-        found.extend([first, *more])
+    exceptions = chosen.get("error_detail") or []
+    found = [] if exceptions else str(chosen.get("event", "")).splitlines()
+    if found and chosen.get("signal_name"):
+        found[-1] += f" ({chosen['signal_name']})"
+    for number, exception in enumerate(exceptions):
+        name, value = exception.get("exc_type"), str(exception.get("exc_value") or "")
+        text = f"{name}: {value}" if value else str(name)
+        found.extend((f"caused by {text}" if number else text).splitlines())
     found = [line.rstrip() for line in found if line.strip()]
     if len(found) > MAX_LINES:
         half = MAX_LINES // 2
@@ -52,4 +56,4 @@ def failure_panel(task: str, lines: Sequence[str], log: Path) -> Panel:
     """A failed task: what it was, why, and where to read on."""
     body = Text("\n".join(lines))
     body.append(f"\n\nlog: {shown(log)}", style="dim")
-    return Panel(body, title=Text(f"{task} failed"), title_align="left", border_style="red")
+    return Panel(body, title=Text(f"{task} failed"), title_align="left", border_style="red", expand=False)

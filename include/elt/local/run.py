@@ -139,9 +139,8 @@ def _await_dag(airflow: Airflow, dag_id: str) -> None:
             known = [each for each in client.dags() if _is_new(each.get("last_parsed_time"), airflow.started)]
             if errors or known:
                 settled = settled or time.monotonic() + SETTLED
-            if any(_is_file_of(error["filename"], dag, dag_id) for error in errors) or (
-                settled is not None and time.monotonic() > settled
-            ):
+            broken = any(_is_file_of(error["filename"], dag, dag_id) for error in errors)
+            if broken or (settled is not None and time.monotonic() > settled):
                 raise StartError(_why_missing(dag_id, errors, [each["dag_id"] for each in known]))
         if time.monotonic() > deadline:
             log = airflow.supervisor.log("dag-processor")
@@ -166,11 +165,10 @@ def _is_file_of(filename: str, dag: Mapping[str, Any] | None, dag_id: str) -> bo
 
 def _why_missing(dag_id: str, errors: Sequence[Mapping[str, Any]], known: Sequence[str]) -> str:
     """The message for a DAG that cannot be run."""
-    if errors:
-        parts = [f"{error['filename']} cannot be imported:\n{str(error['stack_trace']).rstrip()}" for error in errors]
-        return "\n\n".join(parts)
     there = f"there are {', '.join(sorted(known))}" if known else "there is none"
-    return f"there is no DAG {dag_id} in {shown(os.environ['AIRFLOW__CORE__DAGS_FOLDER'])}; {there}"
+    parts = [f"there is no DAG {dag_id} in {shown(os.environ['AIRFLOW__CORE__DAGS_FOLDER'])}; {there}"]
+    parts += [f"{error['filename']} cannot be imported:\n{str(error['stack_trace']).rstrip()}" for error in errors]
+    return "\n\n".join(parts)
 
 
 @contextmanager
