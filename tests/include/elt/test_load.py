@@ -1,0 +1,373 @@
+"""Loads into DuckDB: a raw table is the old one or the complete new one, and loading twice changes nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from include.elt.errors import LoadError, WarehouseBusyError
+from include.elt.paths import ROOT
+from include.elt.warehouse import LoadResult, open_warehouse
+from include.elt.warehouse.duckdb import DuckDBWarehouse
+from tests.support.elt import Bench, Row
+
+ONE = "SELECT 1::BIGINT AS id, 'x' AS a"
+EMPTY = f"{ONE} LIMIT 0"
+BIG = "SELECT range AS id, repeat(md5(range::VARCHAR), 4) AS a FROM range({})"
+
+FINGERPRINT = "SELECT count(*), sum(hash(COLUMNS(*))) FROM raw.orders"
+
+
+def many(count: int) -> str:
+    return f"SELECT range AS id, 'row ' || range AS a FROM range({count})"
+
+
+def fingerprint(bench: Bench) -> list[Row]:
+    return bench.query("SELECT count(*), sum(hash(id)), sum(hash(a)), sum(hash(id, a)) FROM raw.orders")
+
+
+def logged(bench: Bench) -> list[Row]:
+    return bench.query("SELECT manifest_id, rows_loaded, rows_total FROM ops.load_log ORDER BY loaded_at")
+
+
+class TestFullRefresh:
+    def test_puts_the_extraction_in_the_table_s_place(self, bench: Bench) -> None:
+        bench.warehouse().load(*bench.publish(many(5)))
+        manifest, folder = bench.publish(ONE, rows_read=3, rows_rejected=2)
+        result = bench.warehouse().load(manifest, folder)
+        assert bench.query("SELECT * FROM raw.orders") == [(1, "x")]
+        assert result == LoadResult(
+            table="raw.orders",
+            rows_read=3,
+            rows_loaded=1,
+            rows_rejected=2,
+            rows_total=1,
+            bytes=manifest.bytes,
+            seconds=result.seconds,
+            watermark=None,
+            repeated=False,
+        )
+
+    def test_changes_the_shape_with_the_contract(self, bench: Bench) -> None:
+        bench.warehouse().load(*bench.publish(ONE))
+        bench.warehouse().load(*bench.publish("SELECT DATE '2024-01-01' AS d", {"d": "date"}))
+        assert bench.query("SELECT column_name, column_type FROM (DESCRIBE raw.orders)") == [("d", "DATE")]
+
+    def test_keeps_the_order_of_the_contract(self, bench: Bench) -> None:
+        bench.warehouse().load(*bench.publish("SELECT 'x' AS a, 1::BIGINT AS id"))
+        assert bench.query("SELECT * FROM raw.orders") == [(1, "x")]
+
+    def test_leaves_other_tables_alone(self, bench: Bench) -> None:
+        bench.warehouse().load(*bench.publish(ONE))
+        bench.query("CREATE TABLE raw.other AS SELECT 7 AS n")
+        bench.warehouse().load(*bench.publish(many(2)))
+        assert bench.query("SELECT n FROM raw.other") == [(7,)]
+
+    def test_the_types_are_those_of_the_contract(self, bench: Bench) -> None:
+        columns = {
+            "id": "bigint",
+            "t": "tinyint",
+            "s": "smallint",
+            "i": "int",
+            "j": "integer",
+            "b": "boolean",
+            "d": "date",
+            "n": "decimal(12,3)",
+            "f": "double",
+            "x": "string",
+            "v": "varchar(5)",
+            "ts": "timestamp",
+            "tn": "timestamp_ntz",
+        }
+        row = "1,1,1,1,1,true,2024-01-01,1.5,0.1,x,y,2024-01-01T00:00:00+01:00,2024-01-01 00:00:00"
+        extracted = bench.extract(f"{','.join(columns)}\n{row}\n", columns=columns)
+        bench.warehouse().load(extracted.manifest, extracted.folder)
+        types = {"id": "BIGINT", "t": "TINYINT", "s": "SMALLINT", "i": "INTEGER", "j": "INTEGER", "b": "BOOLEAN"}
+        types |= {"d": "DATE", "n": "DECIMAL(12,3)", "f": "DOUBLE", "x": "VARCHAR", "v": "VARCHAR"}
+        types |= {"ts": "TIMESTAMP WITH TIME ZONE", "tn": "TIMESTAMP"}
+        assert dict(bench.query("SELECT column_name, column_type FROM (DESCRIBE raw.orders)")) == types
+        assert bench.query("SELECT ts = TIMESTAMPTZ '2023-12-31 23:00:00+00', tn::VARCHAR FROM raw.orders") == [
+            (True, "2024-01-01 00:00:00")
+        ]
+
+    def test_the_watermark_is_the_largest_value_of_the_update_key(self, bench: Bench) -> None:
+        columns = {"id": "bigint", "day": "date"}
+        rows = "SELECT 1::BIGINT AS id, DATE '2024-02-01' AS day UNION ALL SELECT 2, DATE '2024-01-01'"
+        assert bench.warehouse().load(*bench.publish(rows, columns, update_key="day")).watermark == "2024-02-01"
+        empty = bench.publish(f"{rows} LIMIT 0", columns, update_key="day")
+        assert bench.warehouse().load(*empty, allow_empty=True).watermark is None
+
+    def test_the_load_log_has_its_row(self, bench: Bench) -> None:
+        manifest, folder = bench.publish(ONE, rows_read=3, rows_rejected=2, update_key="id", run_id="r'1")
+        result = bench.warehouse().load(manifest, folder)
+        (row,) = bench.query("SELECT * EXCLUDE (extracted_at, loaded_at) FROM ops.load_log")
+        assert row == (
+            *(manifest.id, "r'1", "shop", "orders", "raw.orders", "full-refresh", 3, 1, 2, 1, manifest.bytes),
+            *(0.5, result.seconds, manifest.schema_hash, "1"),
+        )
+        ((extracted, recent),) = bench.query(
+            "SELECT epoch(extracted_at), loaded_at BETWEEN now() - INTERVAL 1 MINUTE AND now() FROM ops.load_log"
+        )
+        assert datetime.fromtimestamp(extracted, UTC) == datetime.fromisoformat(manifest.extracted_at)
+        assert recent
+
+
+class TestTwice:
+    def test_the_same_extraction_changes_nothing(self, bench: Bench) -> None:
+        manifest, folder = bench.publish(many(100), update_key="id")
+        first = bench.warehouse().load(manifest, folder)
+        before = fingerprint(bench), logged(bench), bench.query("SELECT loaded_at::VARCHAR FROM ops.load_log")
+        second = bench.warehouse().load(manifest, folder)
+        assert (first.repeated, second.repeated) == (False, True)
+        assert second == LoadResult(**{**vars(first), "repeated": True})
+        assert before == (fingerprint(bench), logged(bench), bench.query("SELECT loaded_at::VARCHAR FROM ops.load_log"))
+
+    def test_it_is_loaded_again_when_the_table_is_gone(self, bench: Bench) -> None:
+        manifest, folder = bench.publish(many(100))
+        bench.warehouse().load(manifest, folder)
+        before = fingerprint(bench)
+        bench.query("DROP TABLE raw.orders")
+        assert not bench.warehouse().load(manifest, folder).repeated
+        assert fingerprint(bench) == before
+        assert logged(bench) == [(manifest.id, 100, 100)]
+
+    def test_an_old_extraction_does_not_come_back(self, bench: Bench) -> None:
+        old, new = bench.publish(many(3)), bench.publish(many(7))
+        bench.warehouse().load(*old)
+        bench.warehouse().load(*new)
+        assert bench.warehouse().load(*old).repeated
+        assert bench.warehouse().count("raw.orders") == 7
+
+    def test_two_extractions_of_one_source_are_equal(self, bench: Bench) -> None:
+        data = "id,a,b\n" + "".join(f"{number},text {number},\n" for number in range(500))
+        prints = []
+        for _ in range(2):
+            extracted = bench.extract(data)
+            bench.warehouse().load(extracted.manifest, extracted.folder)
+            prints.append(fingerprint(bench))
+        assert prints[0] == prints[1]
+        assert [row[1:] for row in logged(bench)] == [(500, 500), (500, 500)]
+
+
+class TestEmpty:
+    def test_over_rows_is_refused(self, bench: Bench) -> None:
+        bench.warehouse().load(*bench.publish(many(1234)))
+        with pytest.raises(LoadError, match=r"raw\.orders: .*orders is empty.* 1,234 rows.*meta\.allow_empty: true"):
+            bench.warehouse().load(*bench.publish(EMPTY))
+        assert bench.warehouse().count("raw.orders") == 1234
+        assert len(logged(bench)) == 1
+
+    def test_over_rows_is_done_when_it_is_allowed(self, bench: Bench) -> None:
+        bench.warehouse().load(*bench.publish(many(3)))
+        result = bench.warehouse().load(*bench.publish(EMPTY), allow_empty=True)
+        assert (result.rows_total, bench.warehouse().count("raw.orders")) == (0, 0)
+
+    def test_over_nothing_and_over_an_empty_table_is_fine(self, bench: Bench) -> None:
+        for _ in range(2):
+            assert bench.warehouse().load(*bench.publish(EMPTY)).rows_total == 0
+        assert bench.query("SELECT column_name FROM (DESCRIBE raw.orders)") == [("id",), ("a",)]
+        assert len(logged(bench)) == 2
+
+    def test_from_a_file_with_a_header_only(self, bench: Bench) -> None:
+        extracted = bench.extract("id,a,b\n")
+        assert bench.warehouse().load(extracted.manifest, extracted.folder).rows_total == 0
+
+
+class TestDamage:
+    def test_a_changed_file_is_refused_and_the_table_kept(self, bench: Bench) -> None:
+        bench.warehouse().load(*bench.publish(many(3)))
+        manifest, folder = bench.publish(many(9))
+        (folder / "part-00000.parquet").write_bytes(b"PAR1")
+        with pytest.raises(LoadError, match="is not the file that was extracted"):
+            bench.warehouse().load(manifest, folder)
+        assert bench.warehouse().count("raw.orders") == 3
+
+    def test_rows_that_do_not_add_up_are_rolled_back(self, bench: Bench) -> None:
+        from dataclasses import replace
+
+        bench.warehouse().load(*bench.publish(many(3)))
+        manifest, folder = bench.publish(many(9))
+        wrong = replace(manifest, files=(replace(manifest.files[0], rows=8),))
+        with pytest.raises(LoadError, match="9 rows arrived of 8; the load was rolled back"):
+            bench.warehouse().load(wrong, folder)
+        assert bench.warehouse().count("raw.orders") == 3
+        assert len(logged(bench)) == 1
+
+    def test_a_view_in_the_table_s_place_is_an_error(self, bench: Bench) -> None:
+        bench.query("CREATE SCHEMA raw")
+        bench.query("CREATE VIEW raw.orders AS SELECT 7 AS n")
+        with pytest.raises(LoadError, match=r"raw\.orders: the load failed and was rolled back"):
+            bench.warehouse().load(*bench.publish(ONE))
+        assert bench.query("SELECT n FROM raw.orders") == [(7,)]
+
+    @pytest.mark.parametrize("content", [b"not a database" * 1000, b"x"], ids=["another file", "one byte"])
+    def test_a_file_that_is_no_database(self, bench: Bench, content: bytes) -> None:
+        bench.database.write_bytes(content)
+        started = time.monotonic()
+        with pytest.raises(LoadError, match=r"warehouse\.duckdb") as caught:
+            bench.warehouse(lock_timeout=30).load(*bench.publish(ONE))
+        assert not isinstance(caught.value, WarehouseBusyError)
+        assert time.monotonic() - started < 10
+        assert bench.database.read_bytes() == content
+
+    def test_a_path_with_lock_in_its_name_is_not_taken_for_a_lock(self, bench: Bench) -> None:
+        folder = bench.root / "lock" / "warehouse.duckdb"
+        folder.mkdir(parents=True)
+        with pytest.raises(LoadError, match="cannot be opened") as caught:
+            DuckDBWarehouse(folder, 30, 60).load(*bench.publish(ONE))
+        assert not isinstance(caught.value, WarehouseBusyError)
+
+
+class TestCount:
+    def test(self, bench: Bench) -> None:
+        warehouse = bench.warehouse()
+        assert warehouse.count("raw.orders") is None
+        assert not bench.database.exists()
+        warehouse.load(*bench.publish(many(3)))
+        assert (warehouse.count("raw.orders"), warehouse.count("raw.nothing")) == (3, None)
+
+
+def test_the_warehouse_of_the_settings(bench: Bench) -> None:
+    settings = bench.settings(duckdb_path=bench.root / "deep" / "er" / "w.duckdb", lock_timeout=7, load_timeout=9)
+    warehouse = open_warehouse(settings)
+    assert isinstance(warehouse, DuckDBWarehouse)
+    assert (warehouse.lock_timeout, warehouse.load_timeout) == (7, 9)
+    warehouse.load(*bench.publish(ONE))
+    assert warehouse.count("raw.orders") == 1
+
+
+def python(code: str, *args: str) -> subprocess.Popen[str]:
+    """A process of its own; it prints a line when it is ready."""
+    head = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+    process = subprocess.Popen([sys.executable, "-c", head + code, *args], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == "ready"
+    return process
+
+
+@contextmanager
+def held(bench: Bench, seconds: float, **how: Any) -> Iterator[subprocess.Popen[str]]:
+    """The warehouse's file, held by another process for so long."""
+    code = f"import duckdb, time; c = duckdb.connect(sys.argv[1], **{how!r}); print('ready', flush=True); "
+    code += f"time.sleep({seconds})"
+    process = python(code, str(bench.database))
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+class TestAnotherProcess:
+    def test_is_waited_for_a_bounded_time_and_named(self, bench: Bench) -> None:
+        bench.warehouse().load(*bench.publish(many(3)))
+        extraction = bench.publish(ONE)
+        with held(bench, 60) as process:
+            started = time.monotonic()
+            with pytest.raises(WarehouseBusyError, match=f"process {process.pid} .*LOCK_TIMEOUT"):
+                bench.warehouse(lock_timeout=1).load(*extraction)
+            assert 0.5 < time.monotonic() - started < 10
+        assert bench.warehouse().count("raw.orders") == 3
+
+    def test_that_reads_is_waited_for_too(self, bench: Bench) -> None:
+        bench.warehouse().load(*bench.publish(many(3)))
+        with held(bench, 60, read_only=True) as process, pytest.raises(WarehouseBusyError, match=str(process.pid)):
+            bench.warehouse(lock_timeout=0.2).load(*bench.publish(ONE))
+
+    def test_that_ends_in_time_lets_the_load_go_on(self, bench: Bench) -> None:
+        bench.warehouse().load(*bench.publish(many(3)))
+        extraction = bench.publish(ONE)
+        with held(bench, 1):
+            assert bench.warehouse(lock_timeout=60).load(*extraction).rows_total == 1
+
+    def test_two_loads_at_once_both_arrive(self, bench: Bench) -> None:
+        """In one process; Airflow's pool keeps the tasks apart, and the file's lock does where it does not."""
+        extractions = [bench.publish(many(1000)) for _ in range(2)]
+        results: list[LoadResult] = []
+        errors: list[Exception] = []
+
+        def load(number: int) -> None:
+            try:
+                results.append(bench.warehouse(lock_timeout=30).load(*extractions[number]))
+            except LoadError as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=load, args=(number,)) for number in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(results) + len(errors) == 2
+        assert len(logged(bench)) == len(results) >= 1
+        assert bench.warehouse().count("raw.orders") == 1000
+
+
+class TestTimeLimit:
+    def test_interrupts_and_rolls_back(self, bench: Bench) -> None:
+        bench.warehouse().load(*bench.publish(many(3)))
+        before = fingerprint(bench)
+        extraction = bench.publish(BIG.format(1_500_000))
+        with pytest.raises(LoadError, match=r"took longer than 0\.1 s and was rolled back; LOAD_TIMEOUT"):
+            bench.warehouse(load_timeout=0.1).load(*extraction)
+        assert fingerprint(bench) == before
+        assert len(logged(bench)) == 1
+        assert bench.warehouse().load(*extraction).rows_total == 1_500_000
+
+    def test_is_kept_even_if_it_ends_between_two_statements(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        replace = DuckDBWarehouse._replace
+
+        def slow(self: DuckDBWarehouse, *args: Any, **kwargs: Any) -> None:
+            time.sleep(0.5)
+            replace(self, *args, **kwargs)
+
+        monkeypatch.setattr(DuckDBWarehouse, "_replace", slow)
+        with pytest.raises(LoadError, match="was rolled back; LOAD_TIMEOUT"):
+            bench.warehouse(load_timeout=0.1).load(*bench.publish(BIG.format(1_500_000)))
+        assert bench.warehouse().count("raw.orders") is None
+
+
+class TestSigkill:
+    def test_at_any_moment_leaves_the_old_table_or_the_new_one(self, bench: Bench) -> None:
+        bench.warehouse().load(*bench.publish(many(1000)))
+        before, files_before = fingerprint(bench), sorted(path.name for path in bench.root.iterdir())
+        manifest, folder = bench.publish(BIG.format(1_000_000))
+        code = (
+            "from pathlib import Path\nfrom include.elt.lake import read_manifest\n"
+            "from tests.support.elt import Bench\n"
+            "bench, folder = Bench(Path(sys.argv[1])), Path(sys.argv[2])\nmanifest = read_manifest(folder)\n"
+            "warehouse = bench.warehouse()\nprint('ready', flush=True)\nwarehouse.load(manifest, folder)"
+        )
+        outcomes: list[str] = []
+        for delay in (0.05, 0.15, 0.3, 0.5, 0.8):
+            process = python(code, str(bench.root), str(folder))
+            time.sleep(delay)
+            process.kill()
+            process.wait()
+            if bench.warehouse().count("raw.orders") == 1000:
+                assert fingerprint(bench) == before
+                assert [row[1] for row in logged(bench)] == [1000]
+                outcomes.append("old")
+            else:
+                outcomes.append("new")
+                break
+        assert outcomes[0] == "old"
+        assert bench.warehouse().load(manifest, folder).repeated == ("new" in outcomes)
+        assert bench.query("SELECT count(*), count(DISTINCT id), min(id), max(id) FROM raw.orders") == [
+            (1_000_000, 1_000_000, 0, 999_999)
+        ]
+        assert [row[1] for row in logged(bench)] == [1000, 1_000_000]
+        assert bench.query("SELECT schema_name || '.' || table_name FROM duckdb_tables() ORDER BY ALL") == [
+            ("ops.load_log",),
+            ("raw.orders",),
+        ]
+        assert sorted(path.name for path in bench.root.iterdir()) == files_before
