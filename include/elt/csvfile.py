@@ -18,7 +18,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from include.elt.errors import DataError
+from include.elt.errors import DataError, ExtractError
 from include.elt.paths import shown
 
 if TYPE_CHECKING:
@@ -116,6 +116,31 @@ def _check_header(header: list[str], expected: tuple[str, ...], file: Path, deli
     return names
 
 
+def read_header(file: Path, expected: tuple[str, ...], delimiter: str = ",") -> tuple[str, ...]:
+    """The column names of a CSV file, in lower case and in their order.
+
+    Args:
+        file: a CSV file in UTF-8, or in UTF-16 with a byte order mark.
+        expected: column names of the contract; the file has to have exactly these, in any order and case.
+        delimiter: the character between two fields.
+
+    Raises:
+        DataError: the file is missing or empty, or has other columns.
+    """
+    name = shown(file)
+    if not file.is_file():
+        raise DataError(f"{name}: no such file")
+    if file.stat().st_size == 0:
+        raise DataError(f"{name}: the file is empty; expected a header line with {', '.join(expected)}")
+    try:
+        with _records(file, delimiter) as reader:
+            return _check_header(next(reader, []), expected, file, delimiter)
+    except UnicodeError as error:
+        raise DataError(f"{name}: not valid text in {_encoding(file)}: {_undecodable(file)}") from error
+    except csv.Error as error:
+        raise DataError(f"{name}: line 1: the header is broken: {error}") from error
+
+
 def survey(file: Path, expected: tuple[str, ...], delimiter: str = ",", null_if: str | None = None) -> Survey:
     """Read a whole CSV file strictly and count what it holds. Memory stays flat.
 
@@ -131,19 +156,16 @@ def survey(file: Path, expected: tuple[str, ...], delimiter: str = ",", null_if:
     Raises:
         DataError: the file is missing or empty, is not valid text, has other columns, a record with more or fewer
             fields, or a quote that is not closed. The message names file and line.
+        ExtractError: the file went away meanwhile.
     """
-    name = shown(file)
-    if not file.is_file():
-        raise DataError(f"{name}: no such file")
-    status = file.stat()
-    if status.st_size == 0:
-        raise DataError(f"{name}: the file is empty; expected a header line with {', '.join(expected)}")
+    header = read_header(file, expected, delimiter)
+    name, width = shown(file), len(header)
     rows = characters = longest = most_crs = 0
     started_at = 1
     try:
+        status = file.stat()
         with _records(file, delimiter) as reader:
-            header = _check_header(next(reader, []), expected, file, delimiter)
-            width = len(header)
+            next(reader)
             started_at = reader.line_num + 1
             for record in reader:
                 if len(record) != width:
@@ -169,6 +191,8 @@ def survey(file: Path, expected: tuple[str, ...], delimiter: str = ",", null_if:
                 if null_if is not None and null_if in record:
                     characters -= len(null_if) * record.count(null_if)
                 started_at = reader.line_num + 1
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except UnicodeError as error:
         raise DataError(f"{name}: not valid text in {_encoding(file)}: {_undecodable(file)}") from error
     except csv.Error as error:
@@ -176,8 +200,8 @@ def survey(file: Path, expected: tuple[str, ...], delimiter: str = ",", null_if:
             f"{name}: the record that starts in line {started_at} is broken: {error}"
             " (a quote that is not closed, text after a closing quote, or a stray line break)"
         ) from error
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise ExtractError(f"{name}: the file was changed while it was read; nothing was loaded") from error
     return Survey(file, status.st_size, status.st_mtime_ns, digest, header, rows, characters, longest, most_crs)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from include.elt.cast import Caster, CastResult, TextFile
 from include.elt.contract import Contract
-from include.elt.csvfile import Survey, copy_without_cr, first_difference, lines_of_rows, survey
+from include.elt.csvfile import Survey, copy_without_cr, first_difference, lines_of_rows, read_header, survey
 from include.elt.errors import ExtractError
 from include.elt.lake import Lake, Manifest, describe
 from include.elt.paths import shown
@@ -90,48 +92,57 @@ class Extraction:
             self._sling.kill()
 
     def _text_to_parquet(self, work: Path, parquet: Path, rejects: Path) -> tuple[Survey, CastResult]:
-        """Count the source, let Sling read it, compare what Sling delivers, cast it, and compare the counts."""
+        """Let Sling read the source, count it independently, compare what Sling delivers, cast it.
+
+        The survey runs beside Sling, and the comparison beside the cast: on two cores they cost next to nothing.
+        """
         options = self.stream.source_options
-        file = self.stream.path
-        before = survey(file, self.contract.names, options.delimiter, options.null_if)
-        log.info("%s: %s rows in %s", self.stream.id, f"{before.rows:,}", shown(file))
+        file, text = self.stream.path, work / "text.csv"
         null, cr = f"<null {uuid4().hex}>", ""
-        readable = file
-        if before.most_crs:  # Sling would turn CRLF inside quotes into LF, and now and then CR too
-            cr, readable = f"<cr {uuid4().hex}>", work / "source.csv"
-            copy_without_cr(before, readable, options.delimiter, cr)
-        text = work / "text.csv"
-        self._run_sling(work, readable, text, before.header, null)
-        difference = None
-        if before.is_current():
-            difference = first_difference(before, text, options.delimiter, options.null_if, null, cr)
-        if not before.is_current():
-            raise ExtractError(f"{shown(file)}: the file was changed while it was read; nothing was loaded")
-        if difference:
-            raise ExtractError(f"{shown(file)}: Sling changed the data: {difference}; nothing was loaded")
+        header = read_header(file, self.contract.names, options.delimiter)
+        sling = self._sling = SlingRun(
+            self.settings.sling(), work / "sling", {"LAKE": {"type": "file", "null_as": null}}
+        )
+        sling.home.mkdir()
+        try:
+            sling.start("LOCAL", "LAKE", f"file://{file}", self._sling_config(text, header, null))
+            source = survey(file, self.contract.names, options.delimiter, options.null_if)
+            if source.most_crs:  # Sling would turn CRLF inside quotes into LF, and now and then lose a CR
+                sling.kill()
+                cr, readable = f"<cr {uuid4().hex}>", work / "source.csv"
+                copy_without_cr(source, readable, options.delimiter, cr)
+                text.unlink(missing_ok=True)
+                sling.start("LOCAL", "LAKE", f"file://{readable}", self._sling_config(text, header, null))
+            log.info("%s: %s rows in %s", self.stream.id, f"{source.rows:,}", shown(file))
+            sling.finish(self.settings.extract_timeout)
+        finally:
+            sling.kill()
+        self._check_delivery(text, header)
         caster = Caster(
-            text=TextFile(text, before.header, null, cr, before.longest + before.most_crs * len(cr)),
+            text=TextFile(text, header, null, cr, source.longest + source.most_crs * len(cr)),
             contract=self.contract,
             stream=self.stream,
             scratch=work,
             memory=self.settings.extract_memory,
             lines_of=lambda rows: lines_of_rows(file, rows, options.delimiter),
         )
-        result = caster.cast(parquet, rejects)
-        if (before.rows, before.characters) != (result.rows_read, result.characters):
+        with ThreadPoolExecutor(1) as beside:
+            comparison = beside.submit(first_difference, source, text, options.delimiter, options.null_if, null, cr)
+            try:
+                result = caster.cast(parquet, rejects)
+            finally:  # what Sling changed explains what does not fit, so it is told first
+                self._refuse_changes(source, comparison)
+        if (source.rows, source.characters) != (result.rows_read, result.characters):
             raise ExtractError(
-                f"{shown(file)}: the file holds {before.rows:,} rows with {before.characters:,} characters, but"
+                f"{shown(file)}: the file holds {source.rows:,} rows with {source.characters:,} characters, but"
                 f" {result.rows_read:,} rows with {result.characters:,} characters were cast; nothing was loaded"
             )
-        return before, result
+        return source, result
 
-    def _run_sling(self, work: Path, source: Path, target: Path, header: tuple[str, ...], null: str) -> None:
-        """Let Sling copy the source to `target` as text, every column named as string so that no type is guessed."""
-        home = work / "sling"
-        home.mkdir()
+    def _sling_config(self, target: Path, header: tuple[str, ...], null: str) -> dict[str, Any]:
+        """How Sling copies the source to `target` as text: every column named as string, so that no type is guessed."""
         options = self.stream.source_options
-        self._sling = SlingRun(self.settings.sling(), home, {"LAKE": {"type": "file", "null_as": null}})
-        config = {
+        return {
             "mode": "full-refresh",
             "object": f"file://{target}",
             "columns": dict.fromkeys(header, "string"),
@@ -141,12 +152,22 @@ class Extraction:
                 "fields_per_rec": 0,  # a record with more or fewer fields is an error
             },
         }
-        self._sling.run("LOCAL", "LAKE", f"file://{source}", config, self.settings.extract_timeout)
-        if not target.is_file():
-            raise ExtractError(f"stream {self.stream.id}: Sling exited with 0 but wrote no {target.name}")
-        with target.open(encoding="utf-8", newline="") as stream:
+
+    def _check_delivery(self, text: Path, header: tuple[str, ...]) -> None:
+        """Refuse a success of Sling that left no file, or one with other columns."""
+        if not text.is_file():
+            raise ExtractError(f"stream {self.stream.id}: Sling exited with 0 but wrote no {text.name}")
+        with text.open(encoding="utf-8", newline="") as stream:
             first = stream.readline().rstrip("\r\n").replace('"', "").split(",")
         if tuple(name.lower() for name in first) != header:
             raise ExtractError(
                 f"stream {self.stream.id}: Sling wrote the columns {', '.join(first)} instead of {', '.join(header)}"
             )
+
+    def _refuse_changes(self, source: Survey, comparison: Future[str | None]) -> None:
+        """Refuse a file that is not the one that was counted, and text that is not what the file says."""
+        wait([comparison])
+        if not source.is_current():
+            raise ExtractError(f"{shown(source.file)}: the file was changed while it was read; nothing was loaded")
+        if difference := comparison.result():
+            raise ExtractError(f"{shown(source.file)}: Sling changed the data: {difference}; nothing was loaded")

@@ -108,28 +108,29 @@ class SlingRun:
         self.connections = connections
         self.secrets = tuple(secrets)
         self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+        self._stream = ""
         self._lines: list[str] = []
+        self._started = 0.0
 
     def run(self, source: str, target: str, stream: str, config: Mapping[str, Any], timeout: float) -> SlingResult:
-        """Run one stream and check that it really did.
+        """Run one stream to its end: `start` and `finish` in one."""
+        self.start(source, target, stream, config)
+        return self.finish(timeout)
+
+    def start(self, source: str, target: str, stream: str, config: Mapping[str, Any]) -> None:
+        """Start Sling for one stream and return at once. `finish` or `kill` has to follow.
 
         Args:
             source: name of the source connection.
             target: name of the target connection.
             stream: the stream's name.
             config: the stream's keys as in a replication file.
-            timeout: seconds after which the process and its children are killed.
-
-        Returns:
-            What Sling says it did.
-
-        Raises:
-            ExtractError: Sling failed, was killed, took too long, or succeeded without having written anything.
         """
         replication = self.home / "replication.yaml"
         document = {"source": source, "target": target, "streams": {stream: dict(config)}}
         replication.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-        started = time.monotonic()
+        self._stream, self._lines, self._started = stream, [], time.monotonic()
         self._process = subprocess.Popen(
             [str(self.binary), "run", "-r", str(replication)],
             env=self._environment(),
@@ -142,18 +143,35 @@ class SlingRun:
             start_new_session=True,
             preexec_fn=_die_with_parent,
         )
-        reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
-        reader.start()
+        self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
+        self._reader.start()
+
+    def finish(self, timeout: float) -> SlingResult:
+        """Wait for Sling and check that it really did its work.
+
+        Args:
+            timeout: seconds since `start` after which the process and its children are killed.
+
+        Returns:
+            What Sling says it did.
+
+        Raises:
+            ExtractError: Sling failed, was killed, took too long, or succeeded without having written anything.
+        """
+        if self._process is None or self._reader is None:
+            raise ValueError("finish() before start()")
         try:
-            code = self._process.wait(timeout)
+            code = self._process.wait(max(0.0, self._started + timeout - time.monotonic()))
         except subprocess.TimeoutExpired:
             self.kill()
-            raise ExtractError(f"stream {stream}: Sling took longer than {timeout:.0f} s and was killed") from None
+            raise ExtractError(
+                f"stream {self._stream}: Sling took longer than {timeout:.0f} s and was killed"
+            ) from None
         except BaseException:
             self.kill()
             raise
-        reader.join(_GRACE)
-        return self._judged(code, stream, time.monotonic() - started)
+        self._reader.join(_GRACE)
+        return self._judged(code, self._stream, time.monotonic() - self._started)
 
     def kill(self) -> None:
         """End Sling and everything it started: SIGTERM, then SIGKILL for all that is left."""
