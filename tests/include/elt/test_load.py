@@ -244,12 +244,12 @@ def test_the_warehouse_of_the_settings(bench: Bench) -> None:
     assert warehouse.count("raw.orders") == 1
 
 
-def python(code: str, *args: str) -> subprocess.Popen[str]:
-    """A process of its own; it prints a line when it is ready."""
+def python(code: str, *args: str, until: str = "ready") -> subprocess.Popen[str]:
+    """A process of its own; it has printed the line `until` when this returns."""
     head = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
     process = subprocess.Popen([sys.executable, "-c", head + code, *args], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    assert process.stdout.readline().strip() == "ready"
+    assert until in (line.strip() for line in process.stdout)
     return process
 
 
@@ -336,38 +336,82 @@ class TestTimeLimit:
         assert bench.warehouse().count("raw.orders") is None
 
 
+LOADING = """
+from pathlib import Path
+from include.elt.lake import read_manifest
+from include.elt.warehouse.duckdb import DuckDBWarehouse
+from tests.support.elt import Bench
+
+
+def spied(name):
+    step = getattr(DuckDBWarehouse, name)
+
+    def wrapper(*args, **kwargs):
+        print("before", name, flush=True)
+        result = step(*args, **kwargs)
+        print("after", name, flush=True)
+        return result
+
+    setattr(DuckDBWarehouse, name, wrapper)
+
+
+spied("_replace")
+spied("_record")
+folder = Path(sys.argv[2])
+Bench(Path(sys.argv[1])).warehouse().load(read_manifest(folder), folder)
+print("done", flush=True)
+"""
+
+MOMENTS = [
+    ("before _replace", 0.0),
+    ("before _replace", 0.1),
+    ("after _replace", 0.0),
+    ("after _record", 0.0),
+    ("after _record", 0.02),
+    ("done", 0.0),
+]
+
+
 class TestSigkill:
     def test_at_any_moment_leaves_the_old_table_or_the_new_one(self, bench: Bench) -> None:
         bench.warehouse().load(*bench.publish(many(1000)))
-        before, files_before = fingerprint(bench), sorted(path.name for path in bench.root.iterdir())
-        manifest, folder = bench.publish(BIG.format(1_000_000))
-        code = (
-            "from pathlib import Path\nfrom include.elt.lake import read_manifest\n"
-            "from tests.support.elt import Bench\n"
-            "bench, folder = Bench(Path(sys.argv[1])), Path(sys.argv[2])\nmanifest = read_manifest(folder)\n"
-            "warehouse = bench.warehouse()\nprint('ready', flush=True)\nwarehouse.load(manifest, folder)"
-        )
-        outcomes: list[str] = []
-        for delay in (0.05, 0.15, 0.3, 0.5, 0.8):
-            process = python(code, str(bench.root), str(folder))
+        old = fingerprint(bench)
+        files = sorted(path.name for path in bench.root.iterdir())
+        manifest, folder = bench.publish(BIG.format(400_000))
+        new = False
+        for line, delay in MOMENTS:
+            process = python(LOADING, str(bench.root), str(folder), until=line)
             time.sleep(delay)
             process.kill()
             process.wait()
-            if bench.warehouse().count("raw.orders") == 1000:
-                assert fingerprint(bench) == before
-                assert [row[1] for row in logged(bench)] == [1000]
-                outcomes.append("old")
-            else:
-                outcomes.append("new")
+            new = bench.warehouse().count("raw.orders") == 400_000
+            if new:
                 break
-        assert outcomes[0] == "old"
-        assert bench.warehouse().load(manifest, folder).repeated == ("new" in outcomes)
+            assert fingerprint(bench) == old
+            assert [row[1] for row in logged(bench)] == [1000]
+        assert new
+        assert bench.warehouse().load(manifest, folder).repeated
         assert bench.query("SELECT count(*), count(DISTINCT id), min(id), max(id) FROM raw.orders") == [
-            (1_000_000, 1_000_000, 0, 999_999)
+            (400_000, 400_000, 0, 399_999)
         ]
-        assert [row[1] for row in logged(bench)] == [1000, 1_000_000]
+        assert [row[1] for row in logged(bench)] == [1000, 400_000]
+
+        bench.warehouse().load(*bench.publish(many(7)))
+        assert [row[1] for row in logged(bench)] == [1000, 400_000, 7]
         assert bench.query("SELECT schema_name || '.' || table_name FROM duckdb_tables() ORDER BY ALL") == [
             ("ops.load_log",),
             ("raw.orders",),
         ]
-        assert sorted(path.name for path in bench.root.iterdir()) == files_before
+        assert sorted(path.name for path in bench.root.iterdir()) == files
+
+    @pytest.mark.parametrize("line", ["after _replace", "after _record"])
+    def test_of_the_first_load_leaves_nothing_or_all_of_it(self, bench: Bench, line: str) -> None:
+        manifest, folder = bench.publish(BIG.format(300_000))
+        process = python(LOADING, str(bench.root), str(folder), until=line)
+        process.kill()
+        process.wait()
+        found = bench.warehouse().count("raw.orders")
+        assert found in (None, 300_000)
+        assert bench.warehouse().load(manifest, folder).repeated == (found is not None)
+        assert bench.query("SELECT count(*), count(DISTINCT id) FROM raw.orders") == [(300_000, 300_000)]
+        assert [row[1] for row in logged(bench)] == [300_000]
