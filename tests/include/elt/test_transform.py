@@ -1,0 +1,85 @@
+"""What the dbt tasks decide, without running any."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from include.elt.lake import slug
+from include.elt.settings import load_settings
+from include.elt.transform import Build, stale_nodes
+
+NODES = {
+    "source.jdbt.shop.raw_orders": [],
+    "source.jdbt.shop.raw_customers": [],
+    "model.jdbt.stg_orders": ["source.jdbt.shop.raw_orders"],
+    "model.jdbt.stg_customers": ["source.jdbt.shop.raw_customers"],
+    "snapshot.jdbt.history": ["source.jdbt.shop.raw_orders"],
+    "test.jdbt.unique_orders": ["model.jdbt.stg_orders"],
+    "model.jdbt.customers": ["model.jdbt.stg_customers", "model.jdbt.stg_orders"],
+    "model.jdbt.only_customers": ["model.jdbt.stg_customers"],
+}
+
+
+def left_out(**statuses: str) -> set[str]:
+    nodes = {name: SimpleNamespace(depends_on=upstream) for name, upstream in NODES.items()}
+    results = [{"unique_id": f"source.jdbt.shop.{name}", "status": status} for name, status in statuses.items()]
+    pairs = stale_nodes({}, None, None, nodes, {"results": results})  # type: ignore[typeddict-item]
+    assert {state for _, state in pairs} <= {"skipped"}
+    return {name for name, _ in pairs}
+
+
+@pytest.mark.parametrize("status", ["error", "runtime error"])
+def test_everything_after_a_stale_source_is_left_out(status: str) -> None:
+    assert left_out(raw_orders=status, raw_customers="pass") == {
+        "model.jdbt.stg_orders",
+        "snapshot.jdbt.history",
+        "model.jdbt.customers",
+    }
+
+
+def test_a_warning_stops_nothing() -> None:
+    assert left_out(raw_orders="warn", raw_customers="warn") == set()
+
+
+def test_no_result_stops_nothing() -> None:
+    assert stale_nodes({}, None, None, None, None) == []  # type: ignore[typeddict-item]
+
+
+class TestArtifacts:
+    """The results of dbt that stay with a run."""
+
+    RUN = "manual__2026-01-01T00:00:00+00:00"
+
+    @pytest.fixture
+    def build(self, tmp_path: Path) -> Build:
+        return Build(load_settings(artifacts=tmp_path / "artifacts"), {}, "dbt")
+
+    def keep(self, build: Build, project: Path, task_id: str, **statuses: str) -> list[dict[str, Any]]:
+        target = project / "target"
+        target.mkdir(parents=True, exist_ok=True)
+        results = [{"unique_id": f"model.jdbt.{name}", "status": status} for name, status in statuses.items()]
+        (target / "run_results.json").write_text(json.dumps({"results": results}))
+        (target / "manifest.json").write_text("{}")
+        build.keep_artifacts(str(project), {"run_id": self.RUN, "ti": SimpleNamespace(task_id=task_id)})  # type: ignore[typeddict-item]
+        kept = build.settings.artifacts / slug(self.RUN) / "run_results.json"
+        return list(json.loads(kept.read_text())["results"])
+
+    def test_a_node_that_is_built_again_replaces_its_result(self, build: Build, tmp_path: Path) -> None:
+        self.keep(build, tmp_path / "a", build.producer, orders="error", customers="success")
+        results = self.keep(build, tmp_path / "b", "dbt.orders.run", orders="success")
+
+        assert {result["unique_id"]: result["status"] for result in results} == {
+            "model.jdbt.orders": "success",
+            "model.jdbt.customers": "success",
+        }
+
+    def test_another_build_of_the_run_replaces_all(self, build: Build, tmp_path: Path) -> None:
+        self.keep(build, tmp_path / "a", build.producer, orders="error", customers="success")
+        results = self.keep(build, tmp_path / "b", build.producer, orders="success")
+
+        assert [result["unique_id"] for result in results] == ["model.jdbt.orders"]
