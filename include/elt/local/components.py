@@ -11,12 +11,15 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Protocol
+
+import psutil
 
 from include.elt.local import sessions
 from include.elt.paths import ROOT
@@ -101,19 +104,30 @@ def fork_airflow(*arguments: str) -> Callable[[Path], Started]:
     return launch
 
 
-def begin_preload() -> None:
-    """Start the fork server, which begins to import, and return at once. It inherits this process's environment."""
-    if FORKS:
-        multiprocessing.get_context("forkserver").set_forkserver_preload(["include.elt.local.preloaded"])
-        forkserver.ensure_running()
+@contextmanager
+def fork_server() -> Iterator[None]:
+    """Within the block there is a fork server. It begins to import at once, in this process's environment."""
+    if not FORKS:
+        yield
+        return
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["include.elt.local.preloaded"])
+    forkserver.ensure_running()
+    try:
+        yield
+    finally:
+        # It would end with this process, but only after taking all that it has imported apart.
+        for child in psutil.Process().children():
+            with suppress(psutil.Error):
+                if any("multiprocessing.forkserver" in argument for argument in child.cmdline()):
+                    child.kill()
+                    child.wait(5)
 
 
-def finish_preload() -> None:
+def _await_fork_server() -> None:
     """Wait until the fork server can fork; a signal may interrupt this, and nothing is left behind by it."""
-    if FORKS:
-        process = multiprocessing.get_context("forkserver").Process(target=_nothing)
-        process.start()
-        process.join()
+    process = multiprocessing.get_context("forkserver").Process(target=_nothing)
+    process.start()
+    process.join()
 
 
 def _nothing() -> None:
@@ -165,7 +179,7 @@ def airflow_components() -> list[Component]:
 def _forked(name: str, *options: str, clear_up: Callable[[int], None] = _end_session) -> Component:
     """A component that is forked where that is possible."""
     if FORKS:
-        return Component(name, fork_airflow(name, *options), clear_up, finish_preload)
+        return Component(name, fork_airflow(name, *options), clear_up, _await_fork_server)
     return Component(name, _execute_airflow(name, *options), clear_up)
 
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from include.elt.local import signals
 from include.elt.local.client import Client
-from include.elt.local.components import airflow_components, begin_preload
+from include.elt.local.components import airflow_components, fork_server
 from include.elt.local.database import finish_migration, is_migrated, migrate
 from include.elt.local.environment import LOOPBACK, USER, Home, Keys, airflow_environment
 from include.elt.local.errors import StartError
@@ -123,24 +123,26 @@ def running_airflow(
     environment = airflow_environment(os.environ, home, keys, port, one_shot=one_shot)
     os.environ.update(environment)  # for everything that is started from here on
     url = f"http://{LOOPBACK}:{port}"
-    with exclusive(home, port), Client(url, USER, keys.password) as client:
-        supervisor = Supervisor(airflow_components(), home.component_logs, tell)
-        with supervisor:
-            begin_preload()
-            if not is_migrated(home, environment):
-                tell("preparing the metadata database (once)")
-                with signals.held():
-                    migration = migrate(home, environment)
-                    supervisor.watch(migration.pid)
-                finish_migration(migration, home, environment)
-            pause_again(home, environment)
-            tell("starting Airflow")
-            started = datetime.now(UTC)
-            supervisor.start()
-            if not wait_for(client.is_up, supervisor, START_TIMEOUT):
-                log = supervisor.log("api-server")
-                raise StartError(f"Airflow's API did not answer within {START_TIMEOUT:.0f} s; see {shown(log)}")
-            for change in client.ensure_pools(pools):
-                tell(change)
-            yield Airflow(home, url, client, supervisor, started)
-            client.close()  # the API server would wait for our connection
+    with (
+        exclusive(home, port),
+        Client(url, USER, keys.password) as client,
+        fork_server(),
+        Supervisor(airflow_components(), home.component_logs, tell) as supervisor,
+    ):
+        if not is_migrated(home, environment):
+            tell("preparing the metadata database (once)")
+            with signals.held():
+                migration = migrate(home, environment)
+                supervisor.watch(migration.pid)
+            finish_migration(migration, home, environment)
+        pause_again(home, environment)
+        tell("starting Airflow")
+        started = datetime.now(UTC)
+        supervisor.start()
+        if not wait_for(client.is_up, supervisor, START_TIMEOUT):
+            log = supervisor.log("api-server")
+            raise StartError(f"Airflow's API did not answer within {START_TIMEOUT:.0f} s; see {shown(log)}")
+        for change in client.ensure_pools(pools):
+            tell(change)
+        yield Airflow(home, url, client, supervisor, started)
+        client.close()  # the API server would wait for our connection
