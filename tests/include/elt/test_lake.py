@@ -158,7 +158,7 @@ def test_parquet_files_are_read_as_they_are_whatever_their_path(tmp_path: Path) 
     """A path is no pattern, and a folder `id=5` is not the value of the column `id`."""
     with duckdb.connect() as sql:
         files = [
-            tmp_path / folder / "p.parquet" for folder in ("l1", "l2", "l[12]", "l*", "l?", "id=5", "l'1", "l[[]1]")
+            tmp_path / folder / "p.parquet" for folder in ("l1", "l2", "l[12]", "l*", "l?", "id=99", "l'1", "l[[]1]")
         ]
         for number, file in enumerate(files):
             file.parent.mkdir()
