@@ -13,6 +13,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -96,7 +97,7 @@ def parse(runs: int) -> None:
         empty.write_text("from airflow.sdk import DAG\n\nwith DAG('empty', schedule=None):\n    pass\n")
         airflow = {"AIRFLOW_HOME": scratch, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
         costs = {
-            name: _repeat(f"parsing {name}", runs, lambda file=file: measure([*STEP, "parse", str(file)], airflow))
+            name: _repeat(f"parsing {name}", runs, partial(measure, [*STEP, "parse", str(file)], airflow))
             for name, file in (("an empty DAG", empty), ("jaffle_shop", ROOT / "dags" / "jaffle_shop.py"))
         }
         table = Table(
