@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -55,12 +55,14 @@ class Component:
         launch: starts it, its output appended to the given file. Returns at once.
         clear_up: ends what it leaves behind when it dies, given its session.
         prepare: called before `launch`; may take its time and be interrupted.
+        runs_tasks: its tasks get time to clean up and to report before anything else ends.
     """
 
     name: str
     launch: Callable[[Path], Started]
     clear_up: Callable[[int], None] = _end_session
     prepare: Callable[[], None] = lambda: None
+    runs_tasks: bool = False
 
 
 def execute(*command: str) -> Callable[[Path], Started]:
@@ -168,19 +170,20 @@ def _airflow(arguments: Sequence[str], log: Path) -> None:
 
 def airflow_components() -> list[Component]:
     """All that a run needs. No log servers: everything is on this computer, and they would listen on every address."""
+    scheduler = _forked("scheduler", "--skip-serve-logs")
     return [
         Component("api-server", _execute_airflow("api-server")),
-        _forked("scheduler", "--skip-serve-logs", clear_up=sessions.end_idle_workers),
+        replace(scheduler, clear_up=sessions.end_idle_workers, runs_tasks=True),
         _forked("dag-processor"),
         _forked("triggerer", "--skip-serve-logs"),
     ]
 
 
-def _forked(name: str, *options: str, clear_up: Callable[[int], None] = _end_session) -> Component:
+def _forked(name: str, *options: str) -> Component:
     """A component that is forked where that is possible."""
     if FORKS:
-        return Component(name, fork_airflow(name, *options), clear_up, _await_fork_server)
-    return Component(name, _execute_airflow(name, *options), clear_up)
+        return Component(name, fork_airflow(name, *options), prepare=_await_fork_server)
+    return Component(name, _execute_airflow(name, *options))
 
 
 def _execute_airflow(*arguments: str) -> Callable[[Path], Started]:

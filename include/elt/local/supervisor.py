@@ -21,8 +21,11 @@ MAX_RESTARTS = 5
 RESTART_WINDOW = 600.0
 """Seconds."""
 
-GRACE = 5.0
-"""Seconds a component has to end by itself. They need less than three; the metadata database survives a kill."""
+TASK_GRACE = 5.0
+"""Seconds that running tasks have to clean up and to report."""
+
+GRACE = 1.0
+"""Seconds that everything else has to end by itself; the metadata database survives a kill."""
 
 
 class Supervisor:
@@ -41,6 +44,7 @@ class Supervisor:
         self._guard: Guard | None = None
         self._running: dict[str, Started] = {}
         self._sessions: set[int] = set()
+        self._task_sessions: set[int] = set()
         self._restarts: defaultdict[str, deque[float]] = defaultdict(deque)
 
     def __enter__(self) -> Self:
@@ -116,6 +120,7 @@ class Supervisor:
         """End every process of every component, those of earlier lives included."""
         running = list(self._running.values())
         self._running.clear()
+        sessions.end(self._sessions & self._task_sessions, TASK_GRACE)
         left = sessions.end(self._sessions, GRACE)
         for process in running:
             process.poll()  # nobody else asks for its exit code, and it would stay as a zombie
@@ -127,6 +132,8 @@ class Supervisor:
         with signals.held():
             process = self._components[name].launch(self.log(name))
             self._running[name] = process
+            if self._components[name].runs_tasks:
+                self._task_sessions.add(process.pid)
             self.watch(process.pid)
 
     def _last_words(self, name: str) -> str:

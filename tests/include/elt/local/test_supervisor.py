@@ -37,8 +37,7 @@ def told() -> list[str]:
 
 
 @pytest.fixture
-def supervise(tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Supervisor]]:
-    monkeypatch.setattr("include.elt.local.supervisor.GRACE", 0.5)
+def supervise(tmp_path: Path, told: list[str]) -> Iterator[Callable[..., Supervisor]]:
     entered: list[Supervisor] = []
 
     def start(script: str, clear_up: Callable[[int], None] | None = None) -> Supervisor:
@@ -74,6 +73,38 @@ def test_grandchildren_in_other_groups_are_ended(supervise: Callable[..., Superv
     supervisor.stop()
     assert sessions.members(supervisor.sessions) == []
     assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
+
+
+def test_tasks_report_before_the_rest_ends(tmp_path: Path) -> None:
+    """The one that runs tasks needs the other, as a scheduler's tasks need the API."""
+    server = f"""
+import time
+from pathlib import Path
+while True:
+    Path({str(tmp_path / "beat")!r}).write_text("alive")
+    time.sleep(0.05)
+"""
+    worker = f"""
+import signal, sys, time
+from pathlib import Path
+def report(*_):
+    time.sleep(0.5)
+    age = time.time() - Path({str(tmp_path / "beat")!r}).stat().st_mtime
+    Path({str(tmp_path / "report")!r}).write_text("heard" if age < 0.3 else "nobody there")
+    sys.exit()
+signal.signal(signal.SIGTERM, report)
+print("ready", flush=True)
+time.sleep(600)
+"""
+    components = [
+        Component("server", execute(sys.executable, "-c", server)),
+        Component("part", execute(sys.executable, "-c", worker), runs_tasks=True),
+    ]
+    with Supervisor(components, tmp_path, print) as supervisor:
+        supervisor.start()
+        until(said(supervisor, "ready"))
+        until((tmp_path / "beat").exists)
+    assert (tmp_path / "report").read_text() == "heard"
 
 
 def test_a_component_that_dies_is_started_again(supervise: Callable[..., Supervisor], told: list[str]) -> None:
@@ -135,11 +166,9 @@ COMMAND = """
 import sys, time
 from pathlib import Path
 from include.elt.local import signals
-from include.elt.local import supervisor as supervisor_module
 from include.elt.local.components import Component, execute
 from include.elt.local.supervisor import Supervisor
 
-supervisor_module.GRACE = 0.5
 folder = Path(sys.argv[1])
 component = Component("part", execute(sys.executable, "-c", (folder / "part.py").read_text()))
 try:
