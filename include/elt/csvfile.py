@@ -165,7 +165,7 @@ def survey(file: Path, expected: tuple[str, ...], delimiter: str = ",", null_if:
     try:
         status = file.stat()
         with _records(file, delimiter) as reader:
-            next(reader)
+            next(reader, None)
             started_at = reader.line_num + 1
             for record in reader:
                 if len(record) != width:

@@ -143,7 +143,7 @@ class SlingRun:
             start_new_session=True,
             preexec_fn=_die_with_parent,
         )
-        self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
+        self._reader = threading.Thread(target=self._read, args=(self._process, self._lines), daemon=True)
         self._reader.start()
 
     def finish(self, timeout: float) -> SlingResult:
@@ -197,7 +197,7 @@ class SlingRun:
             **{name: json.dumps(dict(properties)) for name, properties in self.connections.items()},
         }
 
-    def _read(self, process: subprocess.Popen[str]) -> None:
+    def _read(self, process: subprocess.Popen[str], lines: list[str]) -> None:
         """Collect the child's output, redacted, and show it as it comes."""
         if process.stdout is None:
             return
@@ -208,7 +208,7 @@ class SlingRun:
                 text = line
             text = redact(_COLOURS.sub("", text).strip(), self.secrets)
             if text:
-                self._lines.append(text)
+                lines.append(text)
                 log.info("sling: %s", text)
 
     def _judged(self, code: int, stream: str, seconds: float) -> SlingResult:
