@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "airflow":
                 from include.elt.local.passthrough import airflow_command
 
-                return airflow_command(given.arguments)
+                airflow_command(given.arguments)
             case _:
                 from include.elt.local.query import query_warehouse
 
@@ -83,6 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Interrupted as interrupted:
         print(f"stopped ({interrupted})", file=sys.stderr)
         return interrupted.exit_code
+    except KeyboardInterrupt:  # before anything was started
+        return 130
 
 
 if __name__ == "__main__":

@@ -182,7 +182,7 @@ class Run:
 
     def fail(self) -> None:
         """Give the run up; its running tasks are ended by Airflow."""
-        self._client.call("PATCH", self._path, params={"update_mask": "state"}, json={"state": "failed"})
+        self._client.call("PATCH", self._path, params={"update_mask": "state"}, json={"state": "failed"}, timeout=10)
 
     def tasks(self) -> list[dict[str, Any]]:
         """Its task instances."""

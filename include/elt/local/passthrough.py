@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from include.elt.local.database import finish_migration, is_migrated, migrate
 from include.elt.local.environment import Home, airflow_environment, choose_port
@@ -17,14 +17,11 @@ _TESTS = (("dags", "test"), ("tasks", "test"))
 """Commands that fail while a scheduler works on the same metadata database: it takes their tasks for lost ones."""
 
 
-def airflow_command(arguments: Sequence[str]) -> int:
-    """The command.
+def airflow_command(arguments: Sequence[str]) -> NoReturn:
+    """The command. This process becomes Airflow's.
 
     Args:
         arguments: what follows `airflow`.
-
-    Returns:
-        Airflow's exit code.
 
     Raises:
         StartError: it is refused, or the metadata database could not be prepared.
@@ -42,4 +39,5 @@ def airflow_command(arguments: Sequence[str]) -> int:
     if user is None and not is_migrated(home, environment):
         print("preparing the metadata database (once)", file=sys.stderr, flush=True)
         finish_migration(migrate(home, environment), home, environment)
-    return subprocess.call([sys.executable, "-m", "airflow", *arguments], cwd=ROOT, env=environment)
+    os.chdir(ROOT)
+    os.execve(sys.executable, [sys.executable, "-m", "airflow", *arguments], environment)  # noqa: S606

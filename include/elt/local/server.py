@@ -85,21 +85,26 @@ def exclusive(home: Home, port: int) -> Iterator[None]:
             file.truncate(0)
 
 
-def pause_again(home: Home, environment: Mapping[str, str]) -> None:
+def pause_again(home: Home, environment: Mapping[str, str], tell: Callable[[str], None]) -> None:
     """Pause the DAG that a killed `run` has left unpaused; otherwise its schedule would begin by itself."""
     if not home.unpaused.exists():
         return
-    command = ["airflow", "dags", "pause", "--yes", home.unpaused.read_text().strip()]
-    with (home.component_logs / "pause.log").open("wb") as log:
-        subprocess.run(
+    dag_id = home.unpaused.read_text().strip()
+    tell(f"pausing {dag_id} again, which a killed run has left unpaused")
+    command = ["airflow", "dags", "pause", "--yes", dag_id]
+    log = home.component_logs / "pause.log"
+    with log.open("wb") as stream:
+        done = subprocess.run(
             [sys.executable, "-m", *command],
             cwd=ROOT,
             env=dict(environment),
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=stream,
+            stderr=stream,
             check=False,
         )
+    if done.returncode:
+        tell(f"{dag_id} could not be paused; see {shown(log)}")
     home.unpaused.unlink()
 
 
@@ -135,7 +140,7 @@ def running_airflow(
                 migration = migrate(home, environment)
                 supervisor.watch(migration.pid)
             finish_migration(migration, home, environment)
-        pause_again(home, environment)
+        pause_again(home, environment, tell)
         tell("starting Airflow")
         started = datetime.now(UTC)
         supervisor.start()

@@ -229,6 +229,8 @@ def test_a_command_that_is_stopped_in_mid_task_leaves_nothing(
     if how is signal.SIGTERM:
         assert rows(place, "select state from dag_run where dag_id = 'long' and state in ('running', 'queued')") == []
         assert paused(place, "long")
+    else:
+        assert (place / "home" / "unpaused_by_run").read_text() == "long", "the next start would not pause it again"
 
 
 def listening(process: psutil.Process) -> list[Any]:
