@@ -44,6 +44,7 @@ class Survey:
         characters: characters of all fields that are not NULL, without quotes and separators.
         longest: characters of the longest record.
         most_crs: CRs in the record that has most of them; Sling would turn some of them into LF.
+        ends_with_line_end: whether the last record has one; a file that was cut off inside its last field has none.
     """
 
     file: Path
@@ -55,6 +56,7 @@ class Survey:
     characters: int
     longest: int
     most_crs: int
+    ends_with_line_end: bool
 
     def is_current(self) -> bool:
         """Whether the file is still the one that was read: there, with the same size and modification time."""
@@ -92,6 +94,12 @@ def _undecodable(file: Path) -> str:
             except UnicodeDecodeError as error:
                 return f"line {number}, byte {error.start + 1} of the line: {line[error.start : error.end]!r}"
     return "an incomplete UTF-8 character at its end"
+
+
+def _ends_with_line_end(file: Path) -> bool:
+    with file.open("rb") as stream:
+        stream.seek(-min(4, stream.seek(0, 2)), 2)
+        return b"\n" in stream.read()[-2:]
 
 
 def _check_header(header: list[str], expected: tuple[str, ...], file: Path, delimiter: str) -> tuple[str, ...]:
@@ -202,7 +210,18 @@ def survey(file: Path, expected: tuple[str, ...], delimiter: str = ",", null_if:
         ) from error
     except FileNotFoundError as error:
         raise ExtractError(f"{name}: the file was changed while it was read; nothing was loaded") from error
-    return Survey(file, status.st_size, status.st_mtime_ns, digest, header, rows, characters, longest, most_crs)
+    return Survey(
+        file,
+        status.st_size,
+        status.st_mtime_ns,
+        digest,
+        header,
+        rows,
+        characters,
+        longest,
+        most_crs,
+        _ends_with_line_end(file),
+    )
 
 
 def _excerpt(record: list[str]) -> str:

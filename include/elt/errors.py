@@ -31,5 +31,9 @@ class LoadError(EltError):
     """An extraction could not be loaded; the raw table is what it was before."""
 
 
+class RefusedLoadError(LoadError):
+    """A load would lose rows or bring old ones back; trying again does not help."""
+
+
 class WarehouseBusyError(LoadError):
     """The warehouse is in use by another process for longer than we wait; trying again may help."""

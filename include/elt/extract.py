@@ -76,7 +76,7 @@ class Extraction:
                 rows_rejected=result.rejects,
                 files=(describe(parquet, result.rows),),
                 seconds=round(time.monotonic() - started, 3),
-                extracted_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                extracted_at=datetime.now(UTC).isoformat(),
             )
             folder = None if dry_run else lake.publish(ready, manifest)
         log.info(
@@ -113,6 +113,10 @@ class Extraction:
                 copy_without_cr(source, readable, options.delimiter, cr)
                 text.unlink(missing_ok=True)
                 sling.start("LOCAL", "LAKE", f"file://{readable}", self._sling_config(text, header, null))
+            if not source.ends_with_line_end:
+                log.warning(
+                    "%s: no line end after the last record; if the file was cut off there, nobody can tell", file
+                )
             log.info("%s: %s rows in %s", self.stream.id, f"{source.rows:,}", shown(file))
             sling.finish(self.settings.extract_timeout)
         finally:

@@ -197,7 +197,9 @@ class Lake:
         name = f"{slug(manifest.run_id)[:200]}--{manifest.id[:12]}"  # a file name has 255 bytes, a run_id up to 250
         final = self._stream(manifest.replication, manifest.stream) / name
         final.parent.mkdir(parents=True, exist_ok=True)
+        _sync(folder)
         folder.rename(final)
+        _sync(final.parent)
         return final
 
     def prune(self, replication: str, stream: str, keep: int) -> list[Path]:
@@ -210,6 +212,15 @@ class Lake:
 
     def _stream(self, replication: str, stream: str) -> Path:
         return self.root / slug(replication) / slug(stream)
+
+
+def _sync(folder: Path) -> None:
+    """Make the names in a folder durable; a load that was committed must not outlive its extraction's folder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextmanager

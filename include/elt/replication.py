@@ -204,9 +204,7 @@ def _variables(document: dict[str, Any], given: dict[str, str], where: str) -> d
     for name, text in _mapping(document.get("env"), f"{where}: env").items():
         for wanted in re.findall(r"\$\{(\w+)\}", str(text)):
             if wanted not in given:
-                raise ReplicationError(
-                    f"{where}: env: {name}: the setting {wanted} is not known; known: {', '.join(given)}"
-                )
+                raise ReplicationError(f"{where}: env: {name}: the environment variable {wanted} is not set")
         values[name] = re.sub(r"\$\{(\w+)\}", lambda match: given[str(match[1])], str(text))
     return values
 

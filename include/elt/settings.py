@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -62,7 +63,7 @@ class Settings(BaseSettings):
         Path("data/lake"), validate_default=True, description="Folder of the typed Parquet files and their manifests"
     )
     lake_keep: int = Field(
-        5, ge=1, le=10_000, description="Extractions kept per stream in the lake; older ones are removed after a load"
+        5, ge=2, le=10_000, description="Extractions kept per stream in the lake; older ones are removed after a load"
     )
     artifacts: ProjectPath = Field(
         Path("data/artifacts"), validate_default=True, description="Folder of dbt's run results, one folder per run"
@@ -98,8 +99,9 @@ class Settings(BaseSettings):
         return {EXTRACT_POOL: self.extract_slots, WAREHOUSE_POOL: 1}
 
     def variables(self) -> dict[str, str]:
-        """What a replication file may refer to under `env:`, by the name of the environment variable."""
-        return {"SHOP_FILES": str(self.shop_files)}
+        """What a replication file may use under `env:`: the environment, `.env`, and `SHOP_FILES` with its default."""
+        given = {**dotenv_values(ROOT / ".env"), **os.environ, "SHOP_FILES": str(self.shop_files)}
+        return {name: value for name, value in given.items() if value is not None}
 
     def shop_replication(self) -> Path:
         """The replication file of the chosen source of the shop.

@@ -13,7 +13,7 @@ from airflow.sdk import Asset, BaseOperator, Context, Param, TaskGroup
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from include.elt.contract import read_contracts
-from include.elt.errors import DataError, ReplicationError, SettingsError
+from include.elt.errors import ContractError, DataError, RefusedLoadError, ReplicationError, SettingsError
 from include.elt.extract import Extraction
 from include.elt.lake import Lake, read_manifest
 from include.elt.replication import Replication, Stream, check_against
@@ -81,7 +81,7 @@ def _airflow_errors() -> Iterator[None]:
     """Fail at once where another try cannot help; let Airflow try again where it can."""
     try:
         yield
-    except (DataError, ReplicationError, SettingsError) as error:
+    except (DataError, RefusedLoadError, ReplicationError, ContractError, SettingsError) as error:
         raise AirflowFailException(str(error)) from error
 
 

@@ -152,6 +152,8 @@ class Build:
         failed = self._failed_sources(context)
         if self.loads and len(failed) == len(self.loads):
             raise AirflowSkipException("every stream failed; there is nothing to build")
+        # dbt takes a missing folder for a locked file, and waits.
+        self.settings.duckdb_path.parent.mkdir(parents=True, exist_ok=True)
         task.full_refresh = params["full_refresh"]
         task.select = params["dbt_select"] or None
         task.exclude = " ".join(f"source:{source}+" for source in failed) or None

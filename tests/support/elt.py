@@ -112,7 +112,7 @@ class Bench:
                 "rows_rejected": 0,
                 "files": (describe(file, count[0]),),
                 "seconds": 0.5,
-                "extracted_at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "extracted_at": datetime.now(UTC).isoformat(),
             }
             manifest = Manifest(**given | fields)
             return manifest, self.lake.publish(ready, manifest)

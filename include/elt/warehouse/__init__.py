@@ -55,7 +55,8 @@ class Warehouse(Protocol):
             The figures, true after commit. For an extraction that was loaded before: those of then.
 
         Raises:
-            LoadError: the extraction is damaged, or empty where that is not allowed; the raw table is as before.
+            LoadError: the extraction is damaged; the raw table is as before.
+            RefusedLoadError: it is older than what was loaded last, or empty where that is not allowed.
             WarehouseBusyError: the warehouse is held by another process for too long.
         """
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import duckdb
 
-from include.elt.errors import LoadError, WarehouseBusyError
+from include.elt.errors import LoadError, RefusedLoadError, WarehouseBusyError
 from include.elt.lake import Manifest, verify
 from include.elt.paths import shown
 from include.elt.sql import parquet, quoted
@@ -185,10 +185,20 @@ class DuckDBWarehouse:
     def _replace(
         self, sql: duckdb.DuckDBPyConnection, manifest: Manifest, files: list[Path], *, allow_empty: bool
     ) -> None:
-        """Put the extraction in the place of the raw table."""
+        """Put the extraction in the place of the raw table, unless that would lose what is there."""
         there = self._count(sql, manifest.table)
+        newer = sql.execute(
+            f"SELECT run_id FROM {LOAD_LOG} WHERE table_name = ? AND extracted_at > ?"
+            " ORDER BY extracted_at DESC LIMIT 1",
+            [manifest.table, manifest.extracted_at],
+        ).fetchone()
+        if newer and there is not None:
+            raise RefusedLoadError(
+                f"{manifest.table}: a newer extraction was loaded already, by run {newer[0]}; clear the extract task"
+                " together with this one to load what the source holds now"
+            )
         if there and not manifest.rows and not allow_empty:
-            raise LoadError(
+            raise RefusedLoadError(
                 f"{manifest.table}: the source of stream {manifest.stream} is empty, and the table has {there:,} rows;"
                 " an empty full-refresh would lose them. If it is right, set meta.allow_empty: true for the stream"
             )

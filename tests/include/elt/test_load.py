@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from include.elt.errors import LoadError, WarehouseBusyError
+from include.elt.errors import LoadError, RefusedLoadError, WarehouseBusyError
 from include.elt.paths import ROOT
 from include.elt.warehouse import LoadResult, open_warehouse
 from include.elt.warehouse.duckdb import DuckDBWarehouse
@@ -64,6 +64,15 @@ class TestFullRefresh:
     def test_keeps_the_order_of_the_contract(self, bench: Bench) -> None:
         bench.warehouse().load(*bench.publish("SELECT 'x' AS a, 1::BIGINT AS id"))
         assert bench.query("SELECT * FROM raw.orders") == [(1, "x")]
+
+    def test_an_older_extraction_does_not_replace_a_newer_one(self, bench: Bench) -> None:
+        older = bench.publish(many(3), run_id="monday")
+        bench.warehouse().load(*bench.publish(many(5), run_id="tuesday"))
+        with pytest.raises(
+            RefusedLoadError, match=r"raw\.orders: a newer extraction was loaded already, by run tuesday"
+        ):
+            bench.warehouse().load(*older)
+        assert bench.warehouse().count("raw.orders") == 5
 
     def test_leaves_other_tables_alone(self, bench: Bench) -> None:
         bench.warehouse().load(*bench.publish(ONE))
@@ -160,7 +169,9 @@ class TestTwice:
 class TestEmpty:
     def test_over_rows_is_refused(self, bench: Bench) -> None:
         bench.warehouse().load(*bench.publish(many(1234)))
-        with pytest.raises(LoadError, match=r"raw\.orders: .*orders is empty.* 1,234 rows.*meta\.allow_empty: true"):
+        with pytest.raises(
+            RefusedLoadError, match=r"raw\.orders: .*orders is empty.* 1,234 rows.*meta\.allow_empty: true"
+        ):
             bench.warehouse().load(*bench.publish(EMPTY))
         assert bench.warehouse().count("raw.orders") == 1234
         assert len(logged(bench)) == 1

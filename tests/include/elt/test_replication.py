@@ -160,7 +160,7 @@ FAULTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "missing env": (
         "streams:",
         "env: {FOLDER: '${HOME}'}\nstreams:",
-        ("env: FOLDER", "HOME is not known", "SHOP_FILES"),
+        ("env: FOLDER", "the environment variable HOME is not set"),
     ),
     "env as list": ("streams:", "env: [FOLDER]\nstreams:", ("env: a mapping is needed",)),
     "key twice": ("mode:", "primary_key: x\n    mode:", ("'primary_key' is there twice", "line")),

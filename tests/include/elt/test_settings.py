@@ -41,7 +41,7 @@ def test_the_defaults_need_nothing() -> None:
         ("WAREHOUSE", "DuckDB", "'duckdb'"),
         ("DUCKDB_PATH", "md:prod://x", "a local path is needed, not a URL"),
         ("LAKE", "s3://bucket/lake", "a local path is needed, not a URL"),
-        ("LAKE_KEEP", "0", "greater than or equal to 1"),
+        ("LAKE_KEEP", "0", "greater than or equal to 2"),
         ("LAKE_KEEP", "99999", "less than or equal to 10000"),
         ("LAKE_KEEP", "five", "integer"),
         ("ARTIFACTS", "dbfs://x", "a local path is needed"),
@@ -49,7 +49,7 @@ def test_the_defaults_need_nothing() -> None:
         ("SHOP_FILES", "https://example.org/x", "a local path is needed"),
         ("SCHEMA_PREFIX", "Alice", "[a-z]"),
         ("SCHEMA_PREFIX", "a; drop", "[a-z]"),
-        ("EXTRACT_SLOTS", "0", "greater than or equal to 1"),
+        ("EXTRACT_SLOTS", "0", "greater than or equal to 2"),
         ("EXTRACT_SLOTS", "129", "less than or equal to 128"),
         ("EXTRACT_TIMEOUT", "0", "greater than 0"),
         ("EXTRACT_TIMEOUT", "-5", "greater than 0"),
@@ -187,7 +187,12 @@ def test_settings_cannot_be_changed() -> None:
 
 
 def test_variables_are_what_a_replication_may_refer_to(tmp_path: Path) -> None:
-    assert settings(shop_files=tmp_path).variables() == {"SHOP_FILES": str(tmp_path.resolve())}
+    assert settings(shop_files=tmp_path).variables()["SHOP_FILES"] == str(tmp_path.resolve())
+
+
+def test_variables_hold_the_whole_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STOCK_FILES", "/srv/stock")
+    assert settings().variables()["STOCK_FILES"] == "/srv/stock"
 
 
 def test_a_source_without_a_replication_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
