@@ -49,7 +49,7 @@ def test_the_defaults_need_nothing() -> None:
         ("SHOP_FILES", "https://example.org/x", "a local path is needed"),
         ("SCHEMA_PREFIX", "Alice", "[a-z]"),
         ("SCHEMA_PREFIX", "a; drop", "[a-z]"),
-        ("EXTRACT_SLOTS", "0", "greater than or equal to 2"),
+        ("EXTRACT_SLOTS", "0", "greater than or equal to 1"),
         ("EXTRACT_SLOTS", "129", "less than or equal to 128"),
         ("EXTRACT_TIMEOUT", "0", "greater than 0"),
         ("EXTRACT_TIMEOUT", "-5", "greater than 0"),
