@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     artifacts: ProjectPath = Field(
         Path("data/artifacts"), validate_default=True, description="Folder of dbt's run results, one folder per run"
     )
+    artifacts_keep: int = Field(30, ge=1, le=10_000, description="Runs whose results of dbt are kept")
     shop_source: Literal["files", "postgres", "mssql"] = Field(
         "files", description="Where the shop's tables come from: `include/replications/shop_<source>.yaml`"
     )

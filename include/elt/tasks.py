@@ -188,7 +188,8 @@ def extract_and_load(replication: Replication, settings: Settings) -> dict[str, 
     """The task group of a replication: extract and load per stream, in the DAG at hand.
 
     Args:
-        replication: its streams become tasks `<replication>.<stream>.extract` and `.load`.
+        replication: its streams become tasks `<group>.<stream>.extract` and `.load`, where the group is the
+            replication's name up to the first underscore, so that it stays when the kind of source changes.
         settings: settings of the deployment.
 
     Returns:

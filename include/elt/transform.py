@@ -154,6 +154,8 @@ class Build:
             raise AirflowSkipException("every stream failed; there is nothing to build")
         # dbt takes a missing folder for a locked file, and waits.
         self.settings.duckdb_path.parent.mkdir(parents=True, exist_ok=True)
+        if any(word.startswith("-") for word in (params["dbt_select"] or "").split()):
+            raise AirflowFailException(f"the parameter dbt_select={params['dbt_select']!r} holds an option of dbt")
         task.full_refresh = params["full_refresh"]
         task.select = params["dbt_select"] or None
         task.exclude = " ".join(f"source:{source}+" for source in failed) or None
@@ -209,6 +211,9 @@ class Build:
             temporary = results.with_suffix(".tmp")
             temporary.write_text(json.dumps(new), encoding="utf-8")
             temporary.replace(results)
+        runs = sorted(self.settings.artifacts.iterdir(), key=lambda run: run.stat().st_mtime_ns, reverse=True)
+        for old in runs[self.settings.artifacts_keep :]:
+            shutil.rmtree(old, ignore_errors=True)
 
     def _states(self, context: Context, task_ids: list[str]) -> dict[str, str]:
         """States of tasks of this run."""

@@ -78,6 +78,14 @@ class TestArtifacts:
             "model.jdbt.customers": "success",
         }
 
+    def test_old_runs_are_removed(self, tmp_path: Path) -> None:
+        build = Build(load_settings(artifacts=tmp_path / "artifacts", artifacts_keep=2), {}, "dbt")
+        for number in range(4):
+            self.RUN = f"run {number}"
+            self.keep(build, tmp_path / "project", build.producer, orders="success")
+
+        assert {folder.name for folder in build.settings.artifacts.iterdir()} == {"run_2", "run_3"}
+
     def test_another_build_of_the_run_replaces_all(self, build: Build, tmp_path: Path) -> None:
         self.keep(build, tmp_path / "a", build.producer, orders="error", customers="success")
         results = self.keep(build, tmp_path / "b", build.producer, orders="success")
