@@ -82,7 +82,7 @@ def _airflow_errors() -> Iterator[None]:
     try:
         yield
     except (DataError, RefusedLoadError, ReplicationError, ContractError, SettingsError) as error:
-        raise AirflowFailException(str(error)) from error
+        raise AirflowFailException(str(error)) from None  # the message says it all; a cause would repeat it
 
 
 class ExtractOperator(BaseOperator):
