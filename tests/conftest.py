@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -25,6 +26,13 @@ AIRFLOW = {
     "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
     "DO_NOT_TRACK": "1",
 }
+
+
+def pytest_configure() -> None:
+    """Heed signals that a shell lets its background jobs ignore: the programs that tests start would inherit that."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def _clean_environment() -> dict[str, str]:
