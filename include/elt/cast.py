@@ -77,7 +77,7 @@ class Caster:
         stream: its primary key, NULL rules and policy for bad rows.
         scratch: an existing folder for what does not fit into memory.
         memory: DuckDB's memory limit, e.g. `512MB`.
-        lines_of: tells the lines of data rows in the source file, for messages.
+        lines_of: tells the lines of data rows in the source, where it has lines; for messages.
     """
 
     def __init__(
@@ -226,17 +226,21 @@ class Caster:
 
     def _message(self, count: int, advice: str) -> str:
         """The error of a failed stream: how many rows, the first of them in full, what to do."""
-        lines = [f"{shown(self.stream.path)}: {count:,} row{'s do' if count > 1 else ' does'} not fit the contract"]
+        lines = [f"{self.stream.label}: {count:,} row{'s do' if count > 1 else ' does'} not fit the contract"]
         faults = self._faults(_EXAMPLES)
         line_of = self.lines_of({fault.row for fault in faults})
         for fault in faults:
             value = "NULL" if fault.value is None else repr(fault.value[:100])
             lines.append(
-                f"  row {fault.row} (line {line_of[fault.row]}): column {fault.column}:"
+                f"  row {fault.row}{self._line(line_of, fault.row)}: column {fault.column}:"
                 f" {value} is not {_article(fault.expected)}"
             )
         lines.append(f"  The contract is {self.contract.table} in {shown(self.contract.file)}; {advice}.")
         return "\n".join(lines)
+
+    @staticmethod
+    def _line(line_of: Mapping[int, int], row: int) -> str:
+        return f" (line {line_of[row]})" if row in line_of else ""
 
     def _write_rejects(self, path: Path) -> None:
         names = self.contract.names
@@ -253,7 +257,7 @@ class Caster:
         line_of = self.lines_of(records)
         with path.open("w", encoding="utf-8") as stream:
             for row, record in records.items():
-                entry = {"row": row, "line": line_of[row], "reasons": reasons[row], "record": record}
+                entry = {"row": row, "line": line_of.get(row), "reasons": reasons[row], "record": record}
                 stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
 

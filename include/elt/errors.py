@@ -27,6 +27,10 @@ class DataError(ExtractError):
     """The source was read, but what it holds breaks the contract; trying again does not help."""
 
 
+class SourceRefusedError(ExtractError):
+    """The source lets us in no further: a wrong password, a missing right, table or column; trying again is no use."""
+
+
 class LoadError(EltError):
     """An extraction could not be loaded; the raw table is what it was before."""
 

@@ -24,13 +24,17 @@ NOT_SUPPORTED = {
     "transforms": "transform in dbt; the raw table is what the source says",
     "columns": "the types of a raw table stand in its contract, the dbt sources.yml",
     "target_options": "the warehouse is loaded by include/elt/warehouse, not by Sling",
-    "sql": "custom SQL needs a database source, which this version does not have",
+    "sql": "make a view in the source, and name it as the stream",
     "select": "list the wanted columns in the contract",
-    "where": "custom conditions need a database source, which this version does not have",
+    "where": "make a view in the source, and name it as the stream",
     "encoding": "Sling 1.4.11 ignores it; deliver UTF-8, or UTF-16 with a byte order mark",
     "datetime_format": "declare the column as string in the contract and parse it in the staging model",
 }
 """Keys of Sling that we refuse, and why."""
+
+
+LOCAL = "LOCAL"
+"""Sling's name of the local disk."""
 
 
 class _Strict(BaseModel):
@@ -80,7 +84,7 @@ class Stream(_Strict):
     """One stream: a file or table of the source that becomes one raw table.
 
     Attributes:
-        name: what Sling calls it: a `file://` URL with an absolute path, variables filled in.
+        name: what Sling calls it: a `file://` URL with an absolute path, variables filled in, or `schema.table`.
         mode: how the raw table is loaded.
         table: schema and name of the raw table (Sling's key `object`).
         primary_key: columns that identify a row.
@@ -89,7 +93,7 @@ class Stream(_Strict):
         meta: our own keys.
     """
 
-    name: str = Field(pattern=r"^file:///")
+    name: str = Field(pattern=r"^(file:///.+|[^.:/]+\.[^.:/]+)$")
     mode: Literal["full-refresh"]
     table: str = Field(alias="object", pattern=r"^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$")
     primary_key: tuple[str, ...] = Field(min_length=1)
@@ -115,6 +119,11 @@ class Stream(_Strict):
         """The local file that this stream reads."""
         return Path(self.name.removeprefix("file://"))
 
+    @property
+    def label(self) -> str:
+        """What a message calls it: the file, or the table."""
+        return shown(self.path) if self.name.startswith("file://") else self.name
+
 
 class Replication(_Strict):
     """A whole replication file.
@@ -122,7 +131,7 @@ class Replication(_Strict):
     Attributes:
         name: the file's name without its ending.
         file: where it was read from.
-        source: Sling connection that is read; `LOCAL` for files.
+        source: Sling connection that is read: `LOCAL` for files, or the id of an Airflow connection.
         streams: its streams, in the order of the file, without the disabled ones.
     """
 
@@ -232,6 +241,15 @@ def _stream(name: str, entry: dict[str, Any], where: str) -> Stream:
         raise ReplicationError("\n".join(lines)) from None
 
 
+def _check_kind(source: str, stream: Stream, where: str) -> None:
+    """Files are read through LOCAL, and tables through a connection."""
+    if (source == LOCAL) != stream.name.startswith("file://"):
+        wanted = "file:///path" if source == LOCAL else "schema.table"
+        raise ReplicationError(f"{where}: with source {source} a stream is named {wanted}")
+    if source != LOCAL and stream.source_options != SourceOptions():
+        raise ReplicationError(f"{where}: source_options are for files")
+
+
 def read_replication(file: Path, variables: dict[str, str]) -> Replication:
     """Read and check one replication file.
 
@@ -258,8 +276,6 @@ def read_replication(file: Path, variables: dict[str, str]) -> Replication:
     for key in ("source", "target", "streams"):
         if not document.get(key):
             raise ReplicationError(f"{where}: {key} is missing")
-    if document["source"] != "LOCAL":
-        raise ReplicationError(f"{where}: source: got {document['source']!r}; this version reads files only: LOCAL")
     values = _variables(document, variables, where)
     defaults = document.get("defaults") or {}
     _check_keys(defaults, f"{where}: defaults")
@@ -274,6 +290,7 @@ def read_replication(file: Path, variables: dict[str, str]) -> Replication:
         if disabled:
             continue
         stream = _stream(_filled(str(name), values, place), merged, place)
+        _check_kind(str(document["source"]), stream, place)
         twin = next((other for other in streams if other.id == stream.id), None)
         if twin:
             raise ReplicationError(f"{place}: object {stream.table} has the same table name as stream {twin.name}")

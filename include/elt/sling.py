@@ -94,6 +94,7 @@ class SlingRun:
         home: an empty folder of this run; Sling's configuration and temporary files go there.
         connections: Sling connections by name, as their properties; they reach Sling through its environment only.
         secrets: values that must never be printed.
+        variables: further environment variables of the Sling process, for what its drivers read there.
     """
 
     def __init__(
@@ -102,11 +103,13 @@ class SlingRun:
         home: Path,
         connections: Mapping[str, Mapping[str, Any]],
         secrets: Iterable[str] = (),
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self.binary = binary
         self.home = home
         self.connections = connections
         self.secrets = tuple(secrets)
+        self.variables = dict(variables or {})
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._stream = ""
@@ -194,6 +197,7 @@ class SlingRun:
             "SLING_LOGGING": "JSON",
             "SLING_DISABLE_TELEMETRY": "TRUE",
             "SLING_ALLOW_EMPTY": "TRUE",
+            **self.variables,
             **{name: json.dumps(dict(properties)) for name, properties in self.connections.items()},
         }
 

@@ -7,17 +7,28 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from urllib.parse import quote, quote_plus
 
-from airflow.sdk import Asset, BaseOperator, Context, Param, TaskGroup
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk import Asset, BaseOperator, Connection, Context, Param, TaskGroup
+from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException, AirflowSkipException
+from airflow.sdk.log import mask_secret
 
+from include.elt.connections import AirflowConnection
 from include.elt.contract import read_contracts
-from include.elt.errors import ContractError, DataError, RefusedLoadError, ReplicationError, SettingsError
+from include.elt.errors import (
+    ContractError,
+    DataError,
+    RefusedLoadError,
+    ReplicationError,
+    SettingsError,
+    SourceRefusedError,
+)
 from include.elt.extract import Extraction
 from include.elt.lake import Lake, read_manifest
 from include.elt.replication import Replication, Stream, check_against
 from include.elt.settings import EXTRACT_POOL, WAREHOUSE_POOL, Settings
+from include.elt.sources import open_source
 from include.elt.warehouse import open_warehouse
 
 DEFAULT_ARGS: dict[str, Any] = {
@@ -81,8 +92,33 @@ def _airflow_errors() -> Iterator[None]:
     """Fail at once where another try cannot help; let Airflow try again where it can."""
     try:
         yield
-    except (DataError, RefusedLoadError, ReplicationError, ContractError, SettingsError) as error:
+    except (
+        ContractError,
+        DataError,
+        RefusedLoadError,
+        ReplicationError,
+        SettingsError,
+        SourceRefusedError,
+    ) as error:
         raise AirflowFailException(str(error)) from None  # the message says it all; a cause would repeat it
+
+
+def _connection(name: str) -> AirflowConnection:
+    """An Airflow connection; its password is masked in the task's log from here on, as it is and percent-encoded.
+
+    Raises:
+        SettingsError: there is none of that id.
+    """
+    try:
+        connection = Connection.get(name)
+    except AirflowNotFoundException:
+        raise SettingsError(
+            f"there is no Airflow connection {name}; make one, or set AIRFLOW_CONN_{name.upper()}"
+        ) from None
+    if connection.password:
+        for spelling in (connection.password, quote(connection.password, safe=""), quote_plus(connection.password)):
+            mask_secret(spelling)
+    return cast("AirflowConnection", connection)
 
 
 class ExtractOperator(BaseOperator):
@@ -116,7 +152,9 @@ class ExtractOperator(BaseOperator):
         with _airflow_errors():
             contracts = read_contracts()
             check_against(self.replication, contracts)
-            self._extraction = Extraction(self.replication, self.stream, contracts[self.stream.table], self.settings)
+            contract = contracts[self.stream.table]
+            source = open_source(self.replication, self.stream, contract, self.settings, _connection)
+            self._extraction = Extraction(self.replication, self.stream, contract, self.settings, source)
             manifest, folder = self._extraction.run(context["run_id"], dry_run=params["dry_run"])
         return {"folder": str(folder) if folder else None, "rows": manifest.rows, "rejected": manifest.rows_rejected}
 

@@ -1,0 +1,99 @@
+"""Sources: how the rows of a stream become text, and what is known of them independently of Sling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from include.elt.cast import CastResult, TextFile
+from include.elt.connections import AirflowConnection
+from include.elt.contract import Contract
+from include.elt.errors import SettingsError
+from include.elt.replication import LOCAL, Replication, Stream
+from include.elt.settings import Settings
+
+
+class Delivery(Protocol):
+    """Text that Sling has delivered, and the knowledge to judge it."""
+
+    @property
+    def text(self) -> TextFile:
+        """The text."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the source, counted independently of Sling."""
+
+    def describe(self) -> dict[str, Any]:
+        """Where the rows came from, for the manifest."""
+
+    def lines_of(self, rows: Iterable[int]) -> Mapping[int, int]:
+        """The lines of rows in the source, where it has lines; for messages."""
+
+    def compare(self) -> None:
+        """Compare what was delivered with the source. Runs beside the cast.
+
+        Raises:
+            ExtractError: it is not the same, or the source was changed meanwhile.
+        """
+
+    def accept(self, result: CastResult) -> None:
+        """Check the counts of the cast.
+
+        Raises:
+            ExtractError: they are not those of the source.
+        """
+
+
+class Source(Protocol):
+    """One stream of a source."""
+
+    def deliver(self, work: Path, null: str) -> Delivery:
+        """Let Sling write the stream as text.
+
+        Args:
+            work: folder of the extraction.
+            null: text that is to stand for NULL.
+
+        Raises:
+            DataError: the source does not fit the contract.
+            ExtractError: it cannot be read.
+        """
+
+    def kill(self) -> None:
+        """End a running Sling process."""
+
+
+def open_source(
+    replication: Replication,
+    stream: Stream,
+    contract: Contract,
+    settings: Settings,
+    look_up: Callable[[str], AirflowConnection],
+) -> Source:
+    """The source of a stream, by the kind of its connection.
+
+    Args:
+        replication: names the connection.
+        stream: the stream.
+        contract: columns of its raw table.
+        settings: Sling binary, timeouts.
+        look_up: gives the Airflow connection of an id.
+
+    Raises:
+        SettingsError: there is no source for that type of connection, or the connection lacks something.
+    """
+    if replication.source == LOCAL:
+        from include.elt.sources.files import FileSource
+
+        return FileSource(stream, contract, settings)
+    connection = look_up(replication.source)
+    if connection.conn_type == "postgres":
+        from include.elt.connections.postgres import PostgresConnection
+        from include.elt.sources.postgres import PostgresSource
+
+        return PostgresSource(stream, contract, settings, PostgresConnection.from_airflow(connection))
+    raise SettingsError(
+        f"the connection {replication.source} has the type {connection.conn_type!r}; a replication reads postgres"
+    )
