@@ -120,7 +120,8 @@ class TestSetup:
         monkeypatch.setenv("SLING_BINARY", "/usr/local/bin/sling")
         bootstrap["check_platform"]()
 
-    def test_nothing_is_installed_twice(self) -> None:
+    def test_nothing_is_installed_twice(self, bootstrap: dict[str, Any]) -> None:
+        assert bootstrap["STAMP"].read_text() == bootstrap["wanted"](), "the environment is not up to date: make setup"
         result = subprocess.run(
             [sys.executable, "bootstrap.py"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
         )
