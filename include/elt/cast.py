@@ -29,7 +29,8 @@ class TextFile:
     Attributes:
         path: the file.
         header: its column names in order.
-        null: text that stands for NULL; no value holds it.
+        null: text that stands for NULL; no value holds it. Where it is empty, an empty field without quotes is NULL and
+            one with quotes is ''.
         cr: text that stands for a CR inside a value; no value holds it.
         longest: characters of its longest record, at most.
     """
@@ -145,8 +146,11 @@ class Caster:
         types = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in self.text.header)
         source = (
             f"read_csv({literal(self.text.path)}, auto_detect=false, header=true, columns={{{types}}}, delim=',',"
-            f" quote='\"', escape='\"', nullstr={literal(self.text.null)}, strict_mode=true, null_padding=false,"
-            f" new_line='\\n', max_line_size={line}, buffer_size={max(2**25, 2 * line)}, hive_partitioning=false)"
+            f" quote='\"', escape='\"', nullstr={literal(self.text.null)}, allow_quoted_nulls={bool(self.text.null)},"
+            " strict_mode=true, null_padding=false,"
+            f" new_line='\\n', max_line_size={line}, buffer_size={max(2**25, 2 * line)},"
+            # DuckDB 1.5 refuses to read long records with several threads
+            f" parallel={line == 2**21}, hive_partitioning=false)"
         )
         return f"SELECT {', '.join(map(self._text_of, self.contract.columns))} FROM {source}"
 

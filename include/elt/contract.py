@@ -73,7 +73,14 @@ class Column:
 
     def value(self, text: str) -> str:
         """SQL that casts the SQL text expression `text`; NULL where it does not fit."""
-        return text if self.is_text else f"TRY_CAST(trim({text}) AS {self.duckdb_type})"
+        if self.is_text:
+            return text
+        cast = f"TRY_CAST(trim({text}) AS {self.duckdb_type})"
+        decimal = re.fullmatch(r"decimal\((\d+),(\d+)\)", self.data_type)
+        if decimal and int(decimal[1]) > 18 >= int(decimal[2]):
+            # Parsing 128-bit decimals takes DuckDB 4 µs each, those of 64 bits a fiftieth; most values are short.
+            return f"coalesce(TRY_CAST(trim({text}) AS DECIMAL(18,{decimal[2]}))::{self.duckdb_type}, {cast})"
+        return cast
 
     def fits(self, text: str) -> str:
         """SQL condition: the SQL text expression `text` is NULL or becomes a value of this type without any change."""

@@ -27,8 +27,9 @@ def server() -> Iterator[Server]:
 class PostgresBench(Bench):
     """A bench whose source is a table of the server."""
 
-    def __init__(self, root: Path, server: Server) -> None:
+    def __init__(self, root: Path, server: Server, *, blocks: bool) -> None:
         super().__init__(root)
+        self.blocks = blocks
         self.server = server
         self.schema = f"t{abs(hash(root)):x}"
         self.table = f"{self.schema}.orders"
@@ -48,7 +49,7 @@ class PostgresBench(Bench):
         stream = Stream(name=table or self.table, mode="full-refresh", object="raw.orders", primary_key=["id"])  # type: ignore[arg-type]
         replication = Replication(name="shop", file=self.root / "shop.yaml", source="shop_postgres", streams=(stream,))
         contract, values = self.contract(columns), self.settings(**settings or {})
-        source = PostgresSource(stream, contract, values, replace(self.connection, **other))
+        source = PostgresSource(stream, contract, values, replace(self.connection, **other), self.blocks)
         return Extraction(replication, stream, contract, values, source)
 
     def read(self, columns: Mapping[str, str], **what: Any) -> list[Row]:
@@ -58,6 +59,7 @@ class PostgresBench(Bench):
         return rows_of(folder)
 
 
-@pytest.fixture
-def bench(tmp_path: Path, server: Server) -> PostgresBench:
-    return PostgresBench(tmp_path, server)
+@pytest.fixture(params=[False, True], ids=["row by row", "in blocks"])
+def bench(request: pytest.FixtureRequest, tmp_path: Path, server: Server) -> PostgresBench:
+    """Both ways, which have to be the same in everything."""
+    return PostgresBench(tmp_path, server, blocks=request.param)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -177,6 +176,54 @@ class TestTables:
         assert grown == list(range(-len(grown), 0)), "a later row was read without an earlier one"
 
 
+class TestBlocks:
+    COLUMNS = {"id": "bigint", "a": "string"}  # noqa: RUF012
+
+    def test_every_page_is_read_once(self, bench: Any) -> None:
+        bench.server.execute(
+            f"CREATE TABLE {bench.table} AS"
+            " SELECT g::bigint AS id, repeat('x', g % 500) AS a FROM generate_series(1, 20000) g"
+        )
+        bench.server.execute(f"DELETE FROM {bench.table} WHERE id BETWEEN 4000 AND 9000 OR id % 7 = 0")
+        bench.server.execute(f"UPDATE {bench.table} SET a = 'moved' WHERE id % 11 = 0")
+        expected = bench.server.execute(f"SELECT id, a FROM {bench.table}")
+        assert sorted(bench.read(self.COLUMNS)) == sorted(expected)
+
+    def test_partitions_and_children_are_read_too(self, bench: Any) -> None:
+        schema = bench.schema
+        bench.server.execute(f"CREATE TABLE {schema}.whole (id bigint, a text) PARTITION BY RANGE (id)")
+        bench.server.execute(f"CREATE TABLE {schema}.low PARTITION OF {schema}.whole FOR VALUES FROM (0) TO (10)")
+        bench.server.execute(f"CREATE TABLE {schema}.high PARTITION OF {schema}.whole FOR VALUES FROM (10) TO (20)")
+        bench.server.execute(f"INSERT INTO {schema}.whole VALUES (1, 'x'), (11, 'y')")
+        bench.server.execute(f"CREATE TABLE {schema}.parent AS SELECT 1::bigint AS id, 'x'::text AS a")
+        bench.server.execute(f"CREATE TABLE {schema}.child () INHERITS ({schema}.parent)")
+        bench.server.execute(f"INSERT INTO {schema}.child VALUES (11, 'y')")
+        for table in ("whole", "parent"):
+            assert sorted(bench.read(self.COLUMNS, table=f"{schema}.{table}")) == [(1, "x"), (11, "y")]
+
+    def test_very_wide_rows_are_read_row_by_row(self, bench: Any) -> None:
+        bench.server.execute(
+            f"CREATE TABLE {bench.table} AS"
+            " SELECT g::bigint AS id, repeat('x', 4000000) AS a FROM generate_series(1, 20) g"
+        )
+        rows = bench.read(self.COLUMNS, settings={"extract_memory": "2GB"})
+        assert sorted((key, len(value)) for key, value in rows) == [(key, 4_000_000) for key in range(1, 21)]
+
+    def test_a_large_table_travels_in_blocks_by_itself(self, bench: Any, caplog: pytest.LogCaptureFixture) -> None:
+        bench.blocks = None
+        bench.server.execute(
+            f"CREATE TABLE {bench.table} AS SELECT g::bigint AS id, 'x' AS a FROM generate_series(1, 20000) g"
+        )
+        with caplog.at_level("INFO"):
+            assert len(bench.read(self.COLUMNS)) == 20_000
+            assert "20,000 rows in" in caplog.text
+            assert "in blocks of" in caplog.text
+            caplog.clear()
+            bench.server.execute(f"DELETE FROM {bench.table} WHERE id > 100")
+            assert len(bench.read(self.COLUMNS)) == 100
+            assert "row by row" in caplog.text
+
+
 class TestRefusals:
     """What another try does not mend is told at once, and without the password."""
 
@@ -220,18 +267,25 @@ def test_a_server_that_goes_away_in_the_middle_leaves_nothing(bench: Any) -> Non
     )
     extraction = bench.source({"id": "bigint", "a": "string"})
 
+    ended = threading.Event()
+
     def cut() -> None:
-        while not list(bench.lake.root.rglob("text.csv")):
-            time.sleep(0.01)
-        bench.server.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'shop' AND pid <> pg_backend_pid()"
+        reading = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'active'"
+            f" AND query LIKE '%::text%' AND query LIKE '%{bench.schema}%' AND pid <> pg_backend_pid()"
         )
+        with psycopg.connect(**bench.server.arguments, autocommit=True) as connection:
+            while not ended.wait(0.001):  # Sling tries some of its queries again
+                connection.execute(reading.encode())
 
     cutter = threading.Thread(target=cut)
     cutter.start()
-    with pytest.raises(ExtractError):
-        extraction.run("manual__1")
-    cutter.join()
+    try:
+        with pytest.raises(ExtractError):
+            extraction.run("manual__1")
+    finally:
+        ended.set()
+        cutter.join()
     assert not list(bench.lake.root.rglob("*.parquet"))
     assert not bench.work_folders()
     assert len(bench.read({"id": "bigint", "a": "string"})) == 300_000
