@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class EltError(Exception):
-    """Base of every error that this library raises on purpose."""
+    """Base of every error that this library raises on purpose.
+
+    Attributes:
+        final: whether trying again is no use.
+    """
+
+    final: ClassVar[bool] = False
 
 
 class SettingsError(EltError):
     """A setting has a value that is not allowed."""
 
+    final = True
+
 
 class ReplicationError(EltError):
     """A replication file says something that Sling would ignore or that we cannot promise."""
 
+    final = True
+
 
 class ContractError(EltError):
     """A contract in a dbt `sources.yml` is missing, incomplete or uses a type we cannot cast to."""
+
+    final = True
 
 
 class ExtractError(EltError):
@@ -26,9 +40,13 @@ class ExtractError(EltError):
 class DataError(ExtractError):
     """The source was read, but what it holds breaks the contract; trying again does not help."""
 
+    final = True
+
 
 class SourceRefusedError(ExtractError):
     """The source lets us in no further: a wrong password, a missing right, table or column; trying again is no use."""
+
+    final = True
 
 
 class LoadError(EltError):
@@ -37,6 +55,8 @@ class LoadError(EltError):
 
 class RefusedLoadError(LoadError):
     """A load would lose rows or bring old ones back; trying again does not help."""
+
+    final = True
 
 
 class WarehouseBusyError(LoadError):

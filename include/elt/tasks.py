@@ -16,14 +16,7 @@ from airflow.sdk.log import mask_secret
 
 from include.elt.connections import AirflowConnection
 from include.elt.contract import read_contracts
-from include.elt.errors import (
-    ContractError,
-    DataError,
-    RefusedLoadError,
-    ReplicationError,
-    SettingsError,
-    SourceRefusedError,
-)
+from include.elt.errors import EltError, SettingsError
 from include.elt.extract import Extraction
 from include.elt.lake import Lake, read_manifest
 from include.elt.replication import Replication, Stream, check_against
@@ -92,14 +85,9 @@ def _airflow_errors() -> Iterator[None]:
     """Fail at once where another try cannot help; let Airflow try again where it can."""
     try:
         yield
-    except (
-        ContractError,
-        DataError,
-        RefusedLoadError,
-        ReplicationError,
-        SettingsError,
-        SourceRefusedError,
-    ) as error:
+    except EltError as error:
+        if not error.final:
+            raise
         raise AirflowFailException(str(error)) from None  # the message says it all; a cause would repeat it
 
 

@@ -203,6 +203,8 @@ class Build:
             if (target / "manifest.json").is_file():
                 shutil.copyfile(target / "manifest.json", folder / "manifest.json")
             results = folder / "run_results.json"
+            if not (target / "run_results.json").is_file():
+                return  # dbt failed before it built anything, or looked at freshness only; it says so itself
             new = json.loads((target / "run_results.json").read_text(encoding="utf-8"))
             if context["ti"].task_id != self.producer and results.is_file():
                 again = {result["unique_id"] for result in new["results"]}

@@ -86,6 +86,16 @@ class TestArtifacts:
 
         assert {folder.name for folder in build.settings.artifacts.iterdir()} == {"run_2", "run_3"}
 
+    def test_an_invocation_without_results_keeps_those_of_before(self, build: Build, tmp_path: Path) -> None:
+        before = self.keep(build, tmp_path / "a", build.producer, orders="success")
+        (tmp_path / "b" / "target").mkdir(parents=True)
+        context: Any = {"run_id": self.RUN, "ti": SimpleNamespace(task_id="dbt.shop_raw_orders.source")}
+
+        build.keep_artifacts(str(tmp_path / "b"), context)
+
+        kept = build.settings.artifacts / slug(self.RUN) / "run_results.json"
+        assert json.loads(kept.read_text())["results"] == before
+
     def test_another_build_of_the_run_replaces_all(self, build: Build, tmp_path: Path) -> None:
         self.keep(build, tmp_path / "a", build.producer, orders="error", customers="success")
         results = self.keep(build, tmp_path / "b", build.producer, orders="success")
