@@ -14,6 +14,7 @@ from include.elt.errors import DataError, ExtractError
 from include.elt.paths import shown
 from include.elt.replication import Stream
 from include.elt.sql import literal, parquet, quoted
+from include.elt.text import Text
 
 _EXAMPLES = 3
 """Bad rows that an error message names."""
@@ -23,40 +24,22 @@ _ROW, _FIRST = quoted("#row"), quoted("#first row")
 
 
 @dataclass(frozen=True)
-class TextFile:
-    """CSV that Sling wrote: comma, double quotes, LF, UTF-8, a header.
-
-    Attributes:
-        path: the file.
-        header: its column names in order.
-        null: text that stands for NULL; no value holds it. Where it is empty, an empty field without quotes is NULL and
-            one with quotes is ''.
-        cr: text that stands for a CR inside a value; no value holds it.
-        longest: characters of its longest record, at most.
-    """
-
-    path: Path
-    header: tuple[str, ...]
-    null: str
-    cr: str
-    longest: int
-
-
-@dataclass(frozen=True)
 class CastResult:
     """What became of the text.
 
     Attributes:
         rows_read: rows in the text.
-        characters: characters of all values that are not NULL.
+        characters: characters of all values that are not NULL; None where they were not counted.
         rows: rows in the Parquet file.
         rejects: rows left out, as written to the rejects file.
+        duplicates: rows left out because a later one has the same primary key.
     """
 
     rows_read: int
-    characters: int
+    characters: int | None
     rows: int
     rejects: int
+    duplicates: int
 
 
 @dataclass(frozen=True)
@@ -73,27 +56,32 @@ class Caster:
     """Casts the text of one stream. One use, one DuckDB in memory.
 
     Args:
-        text: what Sling wrote.
+        text: what the source gave.
         contract: columns and types.
         stream: its primary key, NULL rules and policy for bad rows.
         scratch: an existing folder for what does not fit into memory.
         memory: DuckDB's memory limit, e.g. `512MB`.
         lines_of: tells the lines of data rows in the source, where it has lines; for messages.
+        latest_wins: whether of several rows with one primary key that with the largest update key is kept; the others
+            are counted. Without, they do not fit.
     """
 
     def __init__(
         self,
-        text: TextFile,
+        text: Text,
         contract: Contract,
         stream: Stream,
         scratch: Path,
         memory: str,
         lines_of: Callable[[Iterable[int]], Mapping[int, int]],
+        *,
+        latest_wins: bool = False,
     ) -> None:
         self.text = text
         self.contract = contract
         self.stream = stream
         self.lines_of = lines_of
+        self.latest_wins = latest_wins
         self._sql = duckdb.connect(
             config={
                 "memory_limit": memory,
@@ -103,12 +91,14 @@ class Caster:
             }
         )
 
-    def cast(self, target: Path, rejects: Path) -> CastResult:
+    def cast(self, target: Path, rejects: Path, rows: int | None = None) -> CastResult:
         """Write the rows that fit to `target` and, if the stream allows it, the others to `rejects`.
 
         Args:
             target: Parquet file, zstd-compressed.
             rejects: one JSON object per line: row, line, reasons, record. Not made without rejects.
+            rows: rows of the text, where the source knows them for sure. Then one pass is enough for good data, and
+                characters are not counted.
 
         Returns:
             The counts of both.
@@ -122,46 +112,58 @@ class Caster:
             with self._sql:
                 self._sql.execute("SET TimeZone = 'UTC'")
                 self._sql.execute(f"CREATE VIEW text AS {self._select_text()}")
-                rows_read, characters, bad = self._fetch_one(
-                    f"SELECT count(*), coalesce(sum({self._characters()}), 0)::BIGINT,"
-                    f" count(*) FILTER (NOT ({self._row_fits()})) FROM text"
-                )
-                if not bad:
-                    self._write(target, "text")
-                    if not self._has_repeated_keys(target):
-                        return CastResult(rows_read, characters, rows_read, 0)
-                rejected = self._sort_out(rejects)
-                self._write(target, f"numbered WHERE {_ROW} NOT IN (SELECT {_ROW} FROM faulty)")
-                return CastResult(rows_read, characters, rows_read - rejected, rejected)
+                if rows is not None:
+                    characters = None
+                    good = self._write(target, f"text WHERE {self._row_fits()}") == rows
+                    if not good and (found := self._fetch_one("SELECT count(*) FROM text")[0]) != rows:
+                        return CastResult(found, None, 0, 0, 0)  # not what the source gave; its delivery refuses it
+                else:
+                    rows, characters, bad = self._fetch_one(
+                        f"SELECT count(*), coalesce(sum({self._characters()}), 0)::BIGINT,"
+                        f" count(*) FILTER (NOT ({self._row_fits()})) FROM text"
+                    )
+                    good = not bad
+                    if good:
+                        self._write(target, "text")
+                repeated = good and self._has_repeated_keys(target)
+                if good and not repeated:
+                    return CastResult(rows, characters, rows, 0, 0)
+                if good and self.latest_wins:
+                    kept = self._write(target, f"text {self._latest()}")
+                    return CastResult(rows, characters, kept, 0, rows - kept)
+                return self._sorted_out(target, rejects, characters)
         except duckdb.Error as error:
             raise ExtractError(f"stream {self.stream.id}: casting to Parquet failed: {str(error)[:2000]}") from error
+
+    def _sorted_out(self, target: Path, rejects: Path, characters: int | None) -> CastResult:
+        """Write what fits and what does not, row by row."""
+        rejected = self._sort_out(rejects)
+        (rows,) = self._fetch_one("SELECT count(*) FROM numbered")
+        fitting = f"numbered WHERE {_ROW} NOT IN (SELECT {_ROW} FROM faulty)"
+        kept = self._write(target, f"{fitting} {self._latest()}" if self.latest_wins else fitting)
+        return CastResult(rows, characters, kept, rejected, rows - rejected - kept)
+
+    def _latest(self) -> str:
+        """SQL that keeps one row per primary key: that of the largest update key, then of the largest other values."""
+        keys = [self.contract.column(name).value(quoted(name)) for name in self.stream.primary_key]
+        update_key = self.stream.update_key
+        order = [f"{self.contract.column(update_key).value(quoted(update_key))} DESC NULLS LAST"] if update_key else []
+        order += [f"{quoted(name)} DESC NULLS LAST" for name in self.contract.names]
+        return f"QUALIFY row_number() OVER (PARTITION BY {', '.join(keys)} ORDER BY {', '.join(order)}) = 1"
 
     def _fetch_one(self, sql: str) -> tuple[int, ...]:
         row = self._sql.execute(sql).fetchone()
         return tuple(row or ())
 
     def _select_text(self) -> str:
-        """SQL that reads the text, its columns in the contract's order, NULL and '' as the stream says."""
-        line = max(2**21, 4 * self.text.longest + 2**16)
-        types = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in self.text.header)
-        source = (
-            f"read_csv({literal(self.text.path)}, auto_detect=false, header=true, columns={{{types}}}, delim=',',"
-            f" quote='\"', escape='\"', nullstr={literal(self.text.null)}, allow_quoted_nulls={bool(self.text.null)},"
-            " strict_mode=true, null_padding=false,"
-            f" new_line='\\n', max_line_size={line}, buffer_size={max(2**25, 2 * line)},"
-            # DuckDB 1.5 refuses to read long records with several threads
-            f" parallel={line == 2**21}, hive_partitioning=false)"
-        )
-        return f"SELECT {', '.join(map(self._text_of, self.contract.columns))} FROM {source}"
-
-    def _text_of(self, column: Column) -> str:
-        """The column's text with its CRs put back; an empty field of a type that has no empty value is NULL."""
-        text = quoted(column.name)
-        if self.text.cr:
-            text = f"replace({text}, {literal(self.text.cr)}, chr(13))"
-        if not column.is_text or self.stream.source_options.empty_as_null:
-            text = f"nullif({text}, '')"
-        return f"{text} AS {quoted(column.name)}"
+        """SQL that reads the text; an empty field of a type that has no empty value is NULL."""
+        values = []
+        for column in self.contract.columns:
+            text = quoted(column.name)
+            if not column.is_text or self.stream.source_options.empty_as_null:
+                text = f"nullif({text}, '')"
+            values.append(f"{text} AS {quoted(column.name)}")
+        return f"SELECT {', '.join(values)} FROM ({self.text.select(self.contract.names)})"
 
     def _characters(self) -> str:
         return " + ".join(f"coalesce(length({quoted(name)}), 0)" for name in self.contract.names)
@@ -179,13 +181,15 @@ class Caster:
     def _row_fits(self) -> str:
         return " AND ".join(condition for _, condition, _ in self._conditions())
 
-    def _write(self, target: Path, source: str) -> None:
+    def _write(self, target: Path, source: str) -> int:
+        """Write typed Parquet from a table with its conditions; returns its rows."""
         values = ", ".join(
             f"{column.value(quoted(column.name))} AS {quoted(column.name)}" for column in self.contract.columns
         )
-        self._sql.execute(
+        (rows,) = self._fetch_one(
             f"COPY (SELECT {values} FROM {source}) TO {literal(target)} (FORMAT parquet, COMPRESSION zstd)"
         )
+        return rows
 
     def _has_repeated_keys(self, file: Path) -> bool:
         keys = ", ".join(map(quoted, self.stream.primary_key))
@@ -202,14 +206,8 @@ class Caster:
                 f"INSERT INTO faulty SELECT {_ROW}, {literal(column.name)}, {name}, {literal(expected)}"
                 f" FROM numbered WHERE NOT ({condition})"
             )
-        keys = [self._column(name).value(quoted(name)) for name in self.stream.primary_key]
-        shown_key = " || ', ' || ".join(map(quoted, self.stream.primary_key))
-        self._sql.execute(
-            f"INSERT INTO faulty SELECT {_ROW}, {literal(', '.join(self.stream.primary_key))}, {shown_key},"
-            f" 'a primary key, and row ' || {_FIRST} || ' has the same one' FROM"
-            f" (SELECT *, min({_ROW}) OVER (PARTITION BY {', '.join(keys)}) AS {_FIRST} FROM numbered"
-            f" WHERE {_ROW} NOT IN (SELECT {_ROW} FROM faulty)) WHERE {_ROW} <> {_FIRST}"
-        )
+        if not self.latest_wins:
+            self._find_repeated_keys()
         (count,) = self._fetch_one(f"SELECT count(DISTINCT {_ROW}) FROM faulty")
         meta = self.stream.meta
         if meta.on_bad_row == "fail":
@@ -219,8 +217,16 @@ class Caster:
         self._write_rejects(rejects)
         return count
 
-    def _column(self, name: str) -> Column:
-        return next(column for column in self.contract.columns if column.name == name)
+    def _find_repeated_keys(self) -> None:
+        """Add every row to `faulty` whose primary key an earlier one has."""
+        keys = [self.contract.column(name).value(quoted(name)) for name in self.stream.primary_key]
+        shown_key = " || ', ' || ".join(map(quoted, self.stream.primary_key))
+        self._sql.execute(
+            f"INSERT INTO faulty SELECT {_ROW}, {literal(', '.join(self.stream.primary_key))}, {shown_key},"
+            f" 'a primary key, and row ' || {_FIRST} || ' has the same one' FROM"
+            f" (SELECT *, min({_ROW}) OVER (PARTITION BY {', '.join(keys)}) AS {_FIRST} FROM numbered"
+            f" WHERE {_ROW} NOT IN (SELECT {_ROW} FROM faulty)) WHERE {_ROW} <> {_FIRST}"
+        )
 
     def _faults(self, limit: int | None = None) -> list[_Fault]:
         rows = self._sql.execute(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,16 @@ TYPES = (
     "varchar(n)",
 )
 """Column types a contract may use, as they are written in `data_type`."""
+
+
+LOADED_AT = "_loaded_at"
+"""Column of a raw table in mode `snapshot`: when the rows were read."""
+
+DELETED_AT = "_deleted_at"
+"""Column of a raw table with `meta.deletes: soft`: when a row was missed in its source; NULL while it is there."""
+
+ADDED = (LOADED_AT, DELETED_AT)
+"""Columns that the load adds. They stand in the contract, with the type timestamp, and not in the source."""
 
 
 @dataclass(frozen=True)
@@ -122,19 +132,29 @@ class Contract:
     Attributes:
         table: schema and name of the raw table, e.g. `raw.raw_orders`.
         dbt_source: what dbt calls it: source and table, e.g. `shop.raw_orders`.
-        columns: the columns in their order.
+        columns: the columns that come from the source, in their order.
         file: the YAML file that says so.
+        added: names of the columns that the load adds; see `ADDED`.
     """
 
     table: str
     dbt_source: str
     columns: tuple[Column, ...]
     file: Path
+    added: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """The column names in their order."""
         return tuple(column.name for column in self.columns)
+
+    def column(self, name: str) -> Column:
+        """The column of that name, which has to be there."""
+        return next(column for column in self.columns if column.name == name)
+
+    def only(self, names: tuple[str, ...]) -> Contract:
+        """The same contract with just these columns."""
+        return replace(self, columns=tuple(self.column(name) for name in names))
 
     @property
     def schema_hash(self) -> str:
@@ -182,10 +202,19 @@ def _contracts(document: dict[str, Any], file: Path) -> Iterator[Contract]:
         for entry in source.get("tables") or []:
             table = f"{schema}.{entry.get('identifier', entry['name'])}"
             where = f"{shown(file)}: {table}"
-            columns = tuple(_columns(entry.get("columns") or [], where))
+            given = tuple(_columns(entry.get("columns") or [], where))
+            columns = tuple(column for column in given if column.name not in ADDED)
             if not columns:
                 raise ContractError(f"{where}: no columns; the loader needs every column with its data_type")
-            yield Contract(table, f"{source['name']}.{entry['name']}", columns, file)
+            added = tuple(column for column in given if column.name in ADDED)
+            for column in added:
+                if column.data_type != "timestamp":
+                    raise ContractError(
+                        f"{where}: column {column.name} is added by the load and has the data_type timestamp,"
+                        f" got {column.data_type!r}"
+                    )
+            name = f"{source['name']}.{entry['name']}"
+            yield Contract(table, name, columns, file, tuple(column.name for column in added))
 
 
 def read_contracts(project: Path = DBT_PROJECT) -> dict[str, Contract]:

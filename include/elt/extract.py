@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
 from include.elt.cast import Caster, CastResult
 from include.elt.contract import Contract
-from include.elt.lake import Lake, Manifest, describe
+from include.elt.lake import DataFile, Lake, Manifest, describe
+from include.elt.modes import Reading
 from include.elt.replication import Replication, Stream
 from include.elt.settings import Settings
 from include.elt.sources import Delivery, Source
 from include.elt.sources.files import FileSource
+from include.elt.text import Text
 
 log = logging.getLogger(__name__)
+
+PART = "part-00000.parquet"
+"""Name of the Parquet file of an extraction."""
+
+_ALL = Reading()
 
 
 class Extraction:
@@ -45,11 +54,12 @@ class Extraction:
         self.settings = settings
         self.source = source or FileSource(stream, contract, settings)
 
-    def run(self, run_id: str, *, dry_run: bool = False) -> tuple[Manifest, Path | None]:
+    def run(self, run_id: str, reading: Reading = _ALL, *, dry_run: bool = False) -> tuple[Manifest, Path | None]:
         """Extract the stream.
 
         Args:
             run_id: Airflow run that asks for it.
+            reading: which of its rows, and how they are to be loaded.
             dry_run: read, check and cast everything, but leave nothing in the lake.
 
         Returns:
@@ -64,9 +74,9 @@ class Extraction:
         with lake.workplace(self.replication.name, self.stream.id) as work:
             ready = work / "ready"
             ready.mkdir()
-            parquet = ready / "part-00000.parquet"
-            delivery = self.source.deliver(work, f"<null {uuid4().hex}>")
-            result = self._cast(delivery, work, parquet, ready / "rejects.jsonl")
+            delivery = self.source.deliver(work, f"<null {uuid4().hex}>", reading)
+            result = self._cast(delivery, work, ready, latest_wins=reading.merges)
+            keys = self._cast_keys(delivery.keys, work, ready / "keys.parquet") if delivery.keys else None
             manifest = Manifest(
                 id=uuid4().hex,
                 run_id=run_id,
@@ -74,15 +84,22 @@ class Extraction:
                 stream=self.stream.id,
                 source=delivery.describe(),
                 table=self.stream.table,
-                mode=self.stream.mode,
+                mode=reading.mode,
                 columns=tuple((column.name, column.data_type) for column in self.contract.columns),
                 schema_hash=self.contract.schema_hash,
                 update_key=self.stream.update_key,
                 rows_read=delivery.rows,
                 rows_rejected=result.rejects,
-                files=(describe(parquet, result.rows),),
+                files=(describe(ready / PART, result.rows),),
                 seconds=round(time.monotonic() - started, 3),
                 extracted_at=datetime.now(UTC).isoformat(),
+                primary_key=self.stream.primary_key,
+                added=self.contract.added,
+                window=asdict(delivery.window) if delivery.window else None,
+                keys=keys,
+                rows_duplicate=result.duplicates,
+                source_rows=delivery.source_rows,
+                source_columns=delivery.source_columns,
             )
             folder = None if dry_run else lake.publish(ready, manifest)
         log.info(
@@ -96,21 +113,42 @@ class Extraction:
         """End a running Sling process, from another thread or a signal handler."""
         self.source.kill()
 
-    def _cast(self, delivery: Delivery, work: Path, parquet: Path, rejects: Path) -> CastResult:
+    def _cast(self, delivery: Delivery, work: Path, ready: Path, *, latest_wins: bool) -> CastResult:
         """Cast what was delivered, and compare it with the source beside that."""
-        caster = Caster(
-            text=delivery.text,
-            contract=self.contract,
-            stream=self.stream,
-            scratch=work,
-            memory=self.settings.extract_memory,
-            lines_of=delivery.lines_of,
-        )
+        caster = self._caster(delivery.text, self.contract, work, delivery.lines_of, latest_wins=latest_wins)
         with ThreadPoolExecutor(1) as beside:
             comparison = beside.submit(delivery.compare)
             try:
-                result = caster.cast(parquet, rejects)
+                result = caster.cast(
+                    ready / PART, ready / "rejects.jsonl", rows=delivery.rows if delivery.exact else None
+                )
             finally:  # what Sling changed explains what does not fit, so it is told first
                 comparison.result()
         delivery.accept(result)
         return result
+
+    def _cast_keys(self, keys: Text, work: Path, target: Path) -> DataFile:
+        """Cast the primary keys of the whole source; of a key that is there twice once is enough."""
+        contract = self.contract.only(self.stream.primary_key)
+        caster = self._caster(keys, contract, work, lambda _: {}, latest_wins=True)
+        result = caster.cast(target, work / "rejected_keys.jsonl")
+        return describe(target, result.rows)
+
+    def _caster(
+        self,
+        text: Text,
+        contract: Contract,
+        work: Path,
+        lines_of: Callable[[Iterable[int]], Mapping[int, int]],
+        *,
+        latest_wins: bool,
+    ) -> Caster:
+        return Caster(
+            text=text,
+            contract=contract,
+            stream=self.stream,
+            scratch=work,
+            memory=self.settings.extract_memory,
+            lines_of=lines_of,
+            latest_wins=latest_wins,
+        )

@@ -73,6 +73,14 @@ class Manifest:
         files: the Parquet files.
         seconds: wall-clock time of the extraction.
         extracted_at: UTC time of its end, ISO 8601.
+        primary_key: columns that identify a row.
+        added: columns of the raw table that the load adds; see `contract.ADDED`.
+        window: range of the update key that was read, as the fields of `modes.Window`; None for everything.
+        keys: Parquet file with the primary keys of all rows that the source holds, read after the rows; where the load
+            has to find deleted ones.
+        rows_duplicate: rows left out because a later one has the same primary key.
+        source_rows: rows of the whole source within its `where`, where it was counted to reconcile.
+        source_columns: name and type of each column of the source, in the source's own words, where it has types.
     """
 
     id: str
@@ -90,6 +98,13 @@ class Manifest:
     files: tuple[DataFile, ...]
     seconds: float
     extracted_at: str
+    primary_key: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    window: dict[str, Any] | None = None
+    keys: DataFile | None = None
+    rows_duplicate: int = 0
+    source_rows: int | None = None
+    source_columns: tuple[tuple[str, str], ...] = ()
 
     @property
     def rows(self) -> int:
@@ -120,7 +135,11 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         fields = json.loads(file.read_text(encoding="utf-8"))
         fields["files"] = tuple(DataFile(**each) for each in fields["files"])
-        fields["columns"] = tuple((name, data_type) for name, data_type in fields["columns"])
+        for key in ("columns", "source_columns"):
+            fields[key] = tuple((name, data_type) for name, data_type in fields.get(key, ()))
+        for key in ("primary_key", "added"):
+            fields[key] = tuple(fields.get(key, ()))
+        fields["keys"] = DataFile(**fields["keys"]) if fields.get("keys") else None
         return Manifest(**fields)
     except FileNotFoundError:
         raise LoadError(f"{shown(file)} is not there; clear the extract task to extract the stream again") from None
@@ -135,7 +154,7 @@ def verify(folder: Path, manifest: Manifest) -> list[Path]:
         LoadError: a file is missing or is not what was extracted.
     """
     paths = []
-    for each in manifest.files:
+    for each in (*manifest.files, *([manifest.keys] if manifest.keys else ())):
         path = folder / each.name
         if not path.is_file():
             raise LoadError(f"{shown(path)} is not there; clear the extract task to extract the stream again")
@@ -146,7 +165,7 @@ def verify(folder: Path, manifest: Manifest) -> list[Path]:
                 f"{shown(path)} is not the file that was extracted (sha256 differs); clear the extract task"
             )
         paths.append(path)
-    return paths
+    return paths[: len(manifest.files)]
 
 
 class Lake:

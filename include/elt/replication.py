@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from include.elt.contract import Contract
+from include.elt.contract import DELETED_AT, LOADED_AT, Contract
 from include.elt.errors import ReplicationError
 from include.elt.paths import shown
 
@@ -24,9 +25,6 @@ NOT_SUPPORTED = {
     "transforms": "transform in dbt; the raw table is what the source says",
     "columns": "the types of a raw table stand in its contract, the dbt sources.yml",
     "target_options": "the warehouse is loaded by include/elt/warehouse, not by Sling",
-    "sql": "make a view in the source, and name it as the stream",
-    "select": "list the wanted columns in the contract",
-    "where": "make a view in the source, and name it as the stream",
     "encoding": "Sling 1.4.11 ignores it; deliver UTF-8, or UTF-16 with a byte order mark",
     "datetime_format": "declare the column as string in the contract and parse it in the staging model",
 }
@@ -35,6 +33,12 @@ NOT_SUPPORTED = {
 
 LOCAL = "LOCAL"
 """Sling's name of the local disk."""
+
+Mode = Literal["full-refresh", "incremental", "backfill", "snapshot"]
+"""How a stream is read and loaded; see include/elt/modes.py."""
+
+PLACEHOLDERS = ("incremental_where_cond", "incremental_value")
+"""What Sling fills in a custom `sql`; so do we."""
 
 
 class _Strict(BaseModel):
@@ -51,11 +55,51 @@ class Meta(_Strict):
             key: `fail` the stream, or `reject` the row into the rejects file.
         max_rejects: rows that may be rejected before the stream fails all the same.
         allow_empty: whether an empty extraction may replace a table that has rows.
+        lookback: how far before the watermark an incremental read begins, for rows that come late: a time span
+            (`3 days`, `12 hours`), or a number for a numeric update key.
+        deletes: what becomes of rows that the source has no more: nothing, `soft` marks them in `_deleted_at`, `hard`
+            removes them. Costs a read of all primary keys in each incremental run.
+        on_schema_change: what happens when the columns of source, contract and raw table differ: `fail`; `add` columns
+            and widen types in the raw table; or `ignore` what is not common to them.
+        reconcile: whether the raw table has to have as many rows as the source after a load: `exact`, or a difference
+            that is tolerated, like `0.5%` or `100`. Costs a count of the source in each run.
+        parallel: Sling processes that read the stream at the same time, each a range of the first primary key column.
     """
 
     on_bad_row: Literal["fail", "reject"] = "fail"
     max_rejects: int = Field(100, ge=0)
     allow_empty: bool = False
+    lookback: int | str | None = None
+    deletes: Literal["ignore", "soft", "hard"] = "ignore"
+    on_schema_change: Literal["fail", "add", "ignore"] = "fail"
+    reconcile: int | str | None = None
+    parallel: int = Field(1, ge=1, le=16)
+
+    @field_validator("lookback")
+    @classmethod
+    def _a_span(cls, value: int | str | None) -> int | str | None:
+        if isinstance(value, str) and not re.fullmatch(r"\d+ (day|hour|minute|second)s?", value):
+            raise ValueError("a time span like `3 days`, `12 hours` or `90 minutes`, or a number")
+        if isinstance(value, int) and value < 0:
+            raise ValueError("a number from 0 on")
+        return value
+
+    @field_validator("reconcile")
+    @classmethod
+    def _a_tolerance(cls, value: int | str | None) -> int | str | None:
+        if isinstance(value, str) and value != "exact" and not re.fullmatch(r"\d{1,2}(\.\d+)?%", value):
+            raise ValueError("`exact`, a percentage like `0.5%`, or a number of rows")
+        if isinstance(value, int) and value < 0:
+            raise ValueError("a number of rows from 0 on")
+        return value
+
+    def tolerated(self, rows: int) -> int | None:
+        """Rows by which the raw table may differ from a source of `rows` rows; None where nobody compares."""
+        if self.reconcile is None:
+            return None
+        if isinstance(self.reconcile, int):
+            return self.reconcile
+        return 0 if self.reconcile == "exact" else int(rows * float(self.reconcile.removesuffix("%")) / 100)
 
 
 class SourceOptions(_Strict):
@@ -84,24 +128,39 @@ class Stream(_Strict):
     """One stream: a file or table of the source that becomes one raw table.
 
     Attributes:
-        name: what Sling calls it: a `file://` URL with an absolute path, variables filled in, or `schema.table`.
-        mode: how the raw table is loaded.
+        name: what Sling calls it: a `file://` URL with an absolute path, an `s3://` URL, variables filled in;
+            `schema.table`; or any name beside `sql`.
+        mode: how the stream is read and loaded.
         table: schema and name of the raw table (Sling's key `object`).
         primary_key: columns that identify a row.
         update_key: column whose largest value is the watermark, if there is one.
+        sql: a query that is read instead of a table. `{incremental_where_cond}` in it stands for the condition on the
+            update key, which is otherwise put around the query.
+        select: columns that are read, or with a `-` before each: those that are not. All by default.
+        where: SQL condition on the rows.
         source_options: how a file is read.
         meta: our own keys.
     """
 
-    name: str = Field(pattern=r"^(file:///.+|[^.:/]+\.[^.:/]+)$")
-    mode: Literal["full-refresh"]
+    name: str = Field(min_length=1)
+    mode: Mode
     table: str = Field(alias="object", pattern=r"^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$")
     primary_key: tuple[str, ...] = Field(min_length=1)
     update_key: str | None = None
+    sql: str | None = Field(None, min_length=1)
+    select: tuple[str, ...] = ()
+    where: str | None = Field(None, min_length=1)
     source_options: SourceOptions = SourceOptions()
     meta: Meta = Meta()
 
-    @field_validator("primary_key", mode="before")
+    @field_validator("select")
+    @classmethod
+    def _one_kind(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len({name.startswith("-") for name in value}) > 1:
+            raise ValueError("either columns, or columns that are left out (`-name`)")
+        return value
+
+    @field_validator("primary_key", "select", mode="before")
     @classmethod
     def _always_several(cls, value: Any) -> Any:
         """Sling takes a single key without brackets; so do we."""
@@ -115,14 +174,27 @@ class Stream(_Strict):
         return self.table.split(".")[1]
 
     @property
+    def is_file(self) -> bool:
+        """Whether it reads files, local or in S3."""
+        return self.name.startswith(("file://", "s3://"))
+
+    @property
     def path(self) -> Path:
-        """The local file that this stream reads."""
+        """The local file, folder or pattern that this stream reads."""
         return Path(self.name.removeprefix("file://"))
 
     @property
     def label(self) -> str:
         """What a message calls it: the file, or the table."""
         return shown(self.path) if self.name.startswith("file://") else self.name
+
+    def selected(self, columns: Iterable[str]) -> tuple[str, ...]:
+        """Those of a source's columns that `select` leaves."""
+        if not self.select:
+            return tuple(columns)
+        if self.select[0].startswith("-"):
+            return tuple(name for name in columns if f"-{name}" not in self.select)
+        return tuple(name for name in columns if name in self.select)
 
 
 class Replication(_Strict):
@@ -168,7 +240,10 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 _TOP_KEYS = ("source", "target", "env", "defaults", "streams")
-_STREAM_KEYS = ("mode", "object", "primary_key", "update_key", "source_options", "meta", "disabled")
+_STREAM_KEYS = (
+    *("mode", "object", "primary_key", "update_key", "sql", "select", "where"),
+    *("source_options", "meta", "disabled"),
+)
 
 
 def _mapping(given: Any, where: str) -> dict[Any, Any]:
@@ -241,13 +316,34 @@ def _stream(name: str, entry: dict[str, Any], where: str) -> Stream:
         raise ReplicationError("\n".join(lines)) from None
 
 
+_FOR_DATABASES = ("sql", "select", "where")
+_META_FOR_DATABASES = ("lookback", "deletes", "reconcile", "parallel")
+
+
 def _check_kind(source: str, stream: Stream, where: str) -> None:
-    """Files are read through LOCAL, and tables through a connection."""
-    if (source == LOCAL) != stream.name.startswith("file://"):
-        wanted = "file:///path" if source == LOCAL else "schema.table"
-        raise ReplicationError(f"{where}: with source {source} a stream is named {wanted}")
-    if source != LOCAL and stream.source_options != SourceOptions():
+    """Files are read through LOCAL or from S3, tables through a database's connection, each with the keys it knows."""
+    if source == LOCAL and not stream.name.startswith("file:///"):
+        raise ReplicationError(f"{where}: with source {source} a stream is named file:///path")
+    if source != LOCAL and stream.name.startswith("file:"):
+        raise ReplicationError(f"{where}: with source {source} a stream is named schema.table or s3://bucket/key")
+    if stream.is_file:
+        given = [key for key in _FOR_DATABASES if getattr(stream, key)]
+        given += [f"meta.{key}" for key in _META_FOR_DATABASES if key in stream.meta.model_fields_set]
+        if given:
+            raise ReplicationError(f"{where}: {given[0]} is for databases")
+        if stream.mode == "backfill":
+            raise ReplicationError(f"{where}: mode: backfill is for databases; files have full-refresh and incremental")
+        return
+    if not stream.sql and not re.fullmatch(r"[^.:/]+\.[^.:/]+", stream.name):
+        raise ReplicationError(f"{where}: with source {source} a stream is named schema.table, or has a sql")
+    if stream.source_options != SourceOptions():
         raise ReplicationError(f"{where}: source_options are for files")
+    if stream.mode in ("incremental", "backfill") and not stream.update_key:
+        raise ReplicationError(f"{where}: update_key is missing; mode {stream.mode} of a database needs it")
+    if stream.mode == "snapshot" and stream.meta.deletes != "ignore":
+        raise ReplicationError(f"{where}: meta.deletes is for tables that hold each row once, not for mode snapshot")
+    if stream.meta.lookback is not None and stream.mode != "incremental":
+        raise ReplicationError(f"{where}: meta.lookback is for mode incremental")
 
 
 def read_replication(file: Path, variables: dict[str, str]) -> Replication:
@@ -289,6 +385,9 @@ def read_replication(file: Path, variables: dict[str, str]) -> Replication:
             raise ReplicationError(f"{place}: disabled: got {disabled!r}; true or false is needed")
         if disabled:
             continue
+        for key in ("sql", "where"):
+            if isinstance(merged.get(key), str):
+                merged[key] = _filled(merged[key], values | {each: f"{{{each}}}" for each in PLACEHOLDERS}, place)
         stream = _stream(_filled(str(name), values, place), merged, place)
         _check_kind(str(document["source"]), stream, place)
         twin = next((other for other in streams if other.id == stream.id), None)
@@ -306,7 +405,7 @@ def check_against(replication: Replication, contracts: dict[str, Contract]) -> N
     Raises:
         ReplicationError: a table has no contract, or a key column is not in it; every fault on a line of its own.
     """
-    faults = []
+    faults: list[str] = []
     for stream in replication.streams:
         where = f"{shown(replication.file)}: stream {stream.name}"
         contract = contracts.get(stream.table)
@@ -315,12 +414,33 @@ def check_against(replication: Replication, contracts: dict[str, Contract]) -> N
                 f"{where}: object {stream.table} has no contract;"
                 " add the table with its columns to a sources.yml under dbt/models"
             )
-            continue
-        for key, columns in (("primary_key", stream.primary_key), ("update_key", (stream.update_key,))):
-            faults += [
-                f"{where}: {key} {column} is not a column of {stream.table}; there are {', '.join(contract.names)}"
-                for column in columns
-                if column is not None and column not in contract.names
-            ]
+        else:
+            faults += [f"{where}: {fault}" for fault in _faults(stream, contract)]
     if faults:
         raise ReplicationError("\n".join(faults))
+
+
+def _faults(stream: Stream, contract: Contract) -> Iterator[str]:
+    """What of a stream does not fit its contract."""
+    from include.elt.modes import check_lookback
+
+    update_key = () if stream.update_key is None else (stream.update_key,)
+    missing = False
+    for key, columns in (("primary_key", stream.primary_key), ("update_key", update_key)):
+        for column in columns:
+            if column not in contract.names:
+                missing = True
+                yield f"{key} {column} is not a column of {stream.table}; there are {', '.join(contract.names)}"
+    for name, wanted, why in (
+        (LOADED_AT, stream.mode == "snapshot", "mode: snapshot"),
+        (DELETED_AT, stream.meta.deletes == "soft", "meta.deletes: soft"),
+    ):
+        if wanted and name not in contract.added:
+            yield f"{why} adds the column {name}: declare it for {stream.table} with data_type timestamp"
+        if name in contract.added and not wanted:
+            yield f"{stream.table} has the column {name}, which only {why} fills"
+    if stream.meta.lookback is not None and update_key and not missing:
+        try:
+            check_lookback(contract.column(update_key[0]), stream.meta.lookback)
+        except ReplicationError as error:
+            yield f"meta.lookback: {error}"

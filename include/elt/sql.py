@@ -17,10 +17,11 @@ def literal(text: str | Path) -> str:
     return "'" + str(text).replace("'", "''") + "'"
 
 
-def parquet(files: Iterable[Path]) -> str:
-    """SQL that reads exactly these Parquet files, as they are.
+def file_list(files: Iterable[Path]) -> str:
+    """A SQL list of exactly these files; DuckDB would take `*`, `?` and `[` in a path for a pattern."""
+    return "[" + ", ".join(literal(re.sub(r"[*?\[]", r"[\g<0>]", str(file))) for file in files) + "]"
 
-    DuckDB would take `*`, `?` and `[` in a path for a pattern, and a folder `id=5` for the value of the column `id`.
-    """
-    paths = ", ".join(literal(re.sub(r"[*?\[]", r"[\g<0>]", str(file))) for file in files)
-    return f"read_parquet([{paths}], hive_partitioning=false)"
+
+def parquet(files: Iterable[Path]) -> str:
+    """SQL that reads exactly these Parquet files; a folder `id=5` is no value of the column `id`."""
+    return f"read_parquet({file_list(files)}, hive_partitioning=false)"

@@ -19,10 +19,11 @@ from include.elt.contract import read_contracts
 from include.elt.errors import EltError, SettingsError
 from include.elt.extract import Extraction
 from include.elt.lake import Lake, read_manifest
+from include.elt.modes import Span, plan
 from include.elt.replication import Replication, Stream, check_against
 from include.elt.settings import EXTRACT_POOL, WAREHOUSE_POOL, Settings
 from include.elt.sources import open_source
-from include.elt.warehouse import open_warehouse
+from include.elt.warehouse import TableState, open_warehouse
 
 DEFAULT_ARGS: dict[str, Any] = {
     "owner": "data-platform",
@@ -32,6 +33,9 @@ DEFAULT_ARGS: dict[str, Any] = {
     "max_retry_delay": timedelta(minutes=10),
 }
 """Airflow's `default_args` of every DAG; an error that another try cannot mend fails at once all the same."""
+
+_RANGED = ("incremental", "backfill")
+"""Modes that can read a range."""
 
 _MARGIN = timedelta(minutes=5)
 """Time that Airflow grants beyond our own timeouts, which end a task with a better message."""
@@ -49,6 +53,7 @@ def pipeline_params(replication: Replication) -> dict[str, Param]:
         replication: its streams are offered for choice.
     """
     streams = [stream.id for stream in replication.streams]
+    ranged = [stream.id for stream in replication.streams if stream.update_key and stream.mode in _RANGED]
     return {
         "streams": Param(
             streams,
@@ -63,13 +68,33 @@ def pipeline_params(replication: Replication) -> dict[str, Param]:
             False,
             type="boolean",
             title="Full refresh",
-            description="Rebuild incremental dbt models from all rows (`dbt build --full-refresh`).",
+            description="Read every stream whole, replace its raw table, and rebuild incremental dbt models from all"
+            " rows (`dbt build --full-refresh`).",
         ),
         "dbt_select": Param(
             None,
             type=["null", "string"],
             title="dbt models",
             description="Models to build, in dbt's selection syntax, e.g. `+orders` or `tag:mart`. Empty: all.",
+        ),
+        **(
+            {
+                "range_start": Param(
+                    None,
+                    type=["null", "string"],
+                    title="From",
+                    description="Read a range of the update key again, and merge it: its first value, e.g."
+                    f" `2026-01-01`. For {', '.join(ranged)}; the other streams are read as ever.",
+                ),
+                "range_end": Param(
+                    None,
+                    type=["null", "string"],
+                    title="To",
+                    description="The last value of the range, e.g. `2026-01-31`, which is in it as a whole.",
+                ),
+            }
+            if ranged
+            else {}
         ),
         "dry_run": Param(
             False,
@@ -109,6 +134,21 @@ def _connection(name: str) -> AirflowConnection:
     return cast("AirflowConnection", connection)
 
 
+def _span(context: Context) -> Span:
+    """What a run asks for: its form, its data interval, whether it is one of a backfill."""
+    params, run = context["params"], context["dag_run"]
+    first, last = params.get("range_start"), params.get("range_end")
+    if bool(first) != bool(last):
+        raise SettingsError("the range of the run's form has one end only; give range_start and range_end")
+    start, end = run.data_interval_start, run.data_interval_end
+    return Span(
+        range=(str(first), str(last)) if first else None,
+        interval=(start, end) if start and end else None,
+        is_backfill=run.run_type == "backfill",
+        full_refresh=params["full_refresh"],
+    )
+
+
 class ExtractOperator(BaseOperator):
     """Extract one stream into the lake. Returns the folder of the extraction and its counts.
 
@@ -141,10 +181,14 @@ class ExtractOperator(BaseOperator):
             contracts = read_contracts()
             check_against(self.replication, contracts)
             contract = contracts[self.stream.table]
+            reading = plan(self.stream, contract, _span(context), self._state)
             source = open_source(self.replication, self.stream, contract, self.settings, _connection)
             self._extraction = Extraction(self.replication, self.stream, contract, self.settings, source)
-            manifest, folder = self._extraction.run(context["run_id"], dry_run=params["dry_run"])
+            manifest, folder = self._extraction.run(context["run_id"], reading, dry_run=params["dry_run"])
         return {"folder": str(folder) if folder else None, "rows": manifest.rows, "rejected": manifest.rows_rejected}
+
+    def _state(self) -> TableState | None:
+        return open_warehouse(self.settings).state(self.stream.table, self.stream.update_key)
 
     def on_kill(self) -> None:
         """End Sling when the task is stopped."""
@@ -197,7 +241,7 @@ class LoadOperator(BaseOperator):
                 )
             folder = Path(extracted["folder"])
             manifest = read_manifest(folder)
-            result = warehouse.load(manifest, folder, allow_empty=self.stream.meta.allow_empty)
+            result = warehouse.load(manifest, folder, self.stream.meta)
         Lake(self.settings.lake).prune(self.replication.name, self.stream.id, self.settings.lake_keep)
         extra = asdict(result) | {
             "stream": self.stream.id,

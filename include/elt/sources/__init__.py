@@ -6,24 +6,46 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from include.elt.cast import CastResult, TextFile
+from include.elt.cast import CastResult
 from include.elt.connections import AirflowConnection
 from include.elt.contract import Contract
 from include.elt.errors import SettingsError
+from include.elt.modes import Reading, Window
 from include.elt.replication import LOCAL, Replication, Stream
 from include.elt.settings import Settings
+from include.elt.text import Text
 
 
 class Delivery(Protocol):
-    """Text that Sling has delivered, and the knowledge to judge it."""
+    """Text that a source has delivered, and the knowledge to judge it."""
 
     @property
-    def text(self) -> TextFile:
-        """The text."""
+    def text(self) -> Text:
+        """The text of the rows, with the columns of the contract."""
 
     @property
     def rows(self) -> int:
-        """Rows of the source, counted independently of Sling."""
+        """Rows that were to be read, counted independently of Sling."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether every value was compared already, so that the cast need not count characters."""
+
+    @property
+    def window(self) -> Window | None:
+        """The range that was read, both limits known; None for everything."""
+
+    @property
+    def keys(self) -> Text | None:
+        """The primary keys of all rows that the source holds, read after the rows; None where nobody asked."""
+
+    @property
+    def source_rows(self) -> int | None:
+        """Rows of the whole source up to the window's end; None where nobody asked."""
+
+    @property
+    def source_columns(self) -> tuple[tuple[str, str], ...]:
+        """Name and type of each column of the source, in its own words; empty where it has no types."""
 
     def describe(self) -> dict[str, Any]:
         """Where the rows came from, for the manifest."""
@@ -49,12 +71,13 @@ class Delivery(Protocol):
 class Source(Protocol):
     """One stream of a source."""
 
-    def deliver(self, work: Path, null: str) -> Delivery:
-        """Let Sling write the stream as text.
+    def deliver(self, work: Path, null: str, reading: Reading) -> Delivery:
+        """Write the rows of a reading as text.
 
         Args:
             work: folder of the extraction.
             null: text that is to stand for NULL.
+            reading: which rows.
 
         Raises:
             DataError: the source does not fit the contract.

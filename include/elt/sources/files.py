@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from include.elt.cast import CastResult, TextFile
+from include.elt.cast import CastResult
 from include.elt.contract import Contract
 from include.elt.csvfile import Survey, copy_without_cr, first_difference, lines_of_rows, read_header, survey
 from include.elt.errors import ExtractError
+from include.elt.modes import Reading, Window
 from include.elt.paths import shown
 from include.elt.replication import SourceOptions, Stream
 from include.elt.settings import Settings
 from include.elt.sling import SlingRun
+from include.elt.text import TextFile
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ class FileSource:
         if self._sling is not None:
             self._sling.kill()
 
-    def deliver(self, work: Path, null: str) -> FileDelivery:
+    def deliver(self, work: Path, null: str, reading: Reading) -> FileDelivery:  # noqa: ARG002
         """Let Sling write the file as text; survey it meanwhile, which on two cores costs next to nothing."""
         options = self.stream.source_options
         file, text, cr = self.stream.path, work / "text.csv", ""
@@ -69,7 +71,7 @@ class FileSource:
             sling.kill()
         check_text(self.stream, text, header)
         return FileDelivery(
-            TextFile(text, header, null, cr, source.longest + source.most_crs * len(cr)), source, options
+            TextFile((text,), header, null, cr, source.longest + source.most_crs * len(cr)), source, options
         )
 
     def _config(self, target: Path, header: tuple[str, ...], null: str) -> dict[str, Any]:
@@ -94,6 +96,11 @@ class FileDelivery:
     text: TextFile
     source: Survey
     options: SourceOptions
+    exact: bool = False
+    window: Window | None = None
+    keys: None = None
+    source_rows: int | None = None
+    source_columns: tuple[tuple[str, str], ...] = ()
 
     @property
     def rows(self) -> int:
@@ -113,7 +120,12 @@ class FileDelivery:
         changed = f"{shown(self.source.file)}: the file was changed while it was read; nothing was loaded"
         try:
             difference = first_difference(
-                self.source, self.text.path, self.options.delimiter, self.options.null_if, self.text.null, self.text.cr
+                self.source,
+                self.text.paths[0],
+                self.options.delimiter,
+                self.options.null_if,
+                self.text.null,
+                self.text.cr,
             )
         except FileNotFoundError:
             raise ExtractError(changed) from None

@@ -23,16 +23,18 @@ from uuid import uuid4
 
 import psycopg
 
-from include.elt.cast import CastResult, TextFile
+from include.elt.cast import CastResult
 from include.elt.connections.postgres import PostgresConnection
 from include.elt.contract import Contract
 from include.elt.csvfile import LARGEST_FIELD, Survey, survey
 from include.elt.errors import DataError, ExtractError, SourceRefusedError
+from include.elt.modes import Reading, Window
 from include.elt.replication import Stream
 from include.elt.settings import Settings
 from include.elt.sling import SlingRun, redact
 from include.elt.sources.files import check_text
 from include.elt.sql import literal, quoted
+from include.elt.text import TextFile
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +95,7 @@ class PostgresSource:
         if self._sling is not None:
             self._sling.kill()
 
-    def deliver(self, work: Path, null: str) -> PostgresDelivery:
+    def deliver(self, work: Path, null: str, reading: Reading) -> PostgresDelivery:  # noqa: ARG002
         """Let Sling write the table as text, and count it before and after."""
         before = self._count()
         pages = self._pages_per_block() if self.blocks is None or self.blocks else 0
@@ -109,7 +111,7 @@ class PostgresSource:
         delivered = survey(text, header, ",", null or None)
         after = self._count()
         return PostgresDelivery(
-            TextFile(text, header, null, "", delivered.longest),
+            TextFile((text,), header, null, "", delivered.longest),
             self.stream,
             self.connection.name,
             delivered,
@@ -258,6 +260,11 @@ class PostgresDelivery:
     connection: str
     delivered: Survey
     counted: tuple[int, int]
+    exact: bool = False
+    window: Window | None = None
+    keys: None = None
+    source_rows: int | None = None
+    source_columns: tuple[tuple[str, str], ...] = ()
 
     @property
     def rows(self) -> int:

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Protocol
 
 from include.elt.lake import Manifest
+from include.elt.replication import Meta
 from include.elt.settings import Settings
+
+_DEFAULT = Meta()
 
 LOAD_LOG = "ops.load_log"
 """Table with a row for every load, written in the transaction of the load itself."""
@@ -22,7 +25,12 @@ class LoadResult:
         rows_read: rows that the source held.
         rows_loaded: rows that came into the raw table.
         rows_rejected: rows set aside at the extraction.
-        rows_total: rows of the raw table afterwards.
+        rows_total: rows of the raw table afterwards, those marked as deleted included.
+        rows_inserted: rows that are new in the raw table.
+        rows_updated: rows that changed.
+        rows_deleted: rows that were removed, or marked, because the source has them no more.
+        rows_duplicate: rows left out because a later one has the same primary key.
+        source_rows: rows of the whole source, where they were counted to reconcile.
         bytes: size of the Parquet files.
         seconds: wall-clock time of the load.
         watermark: largest value of the update key as text, if there is an update key and a value.
@@ -34,29 +42,57 @@ class LoadResult:
     rows_loaded: int
     rows_rejected: int
     rows_total: int
+    rows_inserted: int
+    rows_updated: int
+    rows_deleted: int
+    rows_duplicate: int
+    source_rows: int | None
     bytes: int
     seconds: float
     watermark: str | None
     repeated: bool
 
 
+@dataclass(frozen=True)
+class TableState:
+    """Where a raw table stands; what an incremental read begins with.
+
+    Attributes:
+        rows: its rows.
+        watermark: largest value of the update key as text; None without rows or update key.
+        files: name and sha256 of each file that was loaded into it, since its last full refresh.
+    """
+
+    rows: int
+    watermark: str | None
+    files: frozenset[tuple[str, str]]
+
+
 class Warehouse(Protocol):
     """What every warehouse of the product can do."""
 
-    def load(self, manifest: Manifest, folder: Path, *, allow_empty: bool = False) -> LoadResult:
+    def state(self, table: str, update_key: str | None) -> TableState | None:
+        """Where a raw table stands; None when it does not exist.
+
+        Raises:
+            WarehouseBusyError: the warehouse is held by another process for too long.
+        """
+
+    def load(self, manifest: Manifest, folder: Path, policy: Meta = _DEFAULT) -> LoadResult:
         """Load one extraction: all of it, together with its row in the load log, or nothing.
 
         Args:
-            manifest: what was extracted.
-            folder: where it lies in the lake.
-            allow_empty: whether an empty extraction may replace a table that has rows.
+            manifest: what was extracted, and in which mode.
+            folder: its files.
+            policy: the stream's `meta`: whether it may empty the table, deletes, schema change, reconciliation.
 
         Returns:
             The figures, true after commit. For an extraction that was loaded before: those of then.
 
         Raises:
             LoadError: the extraction is damaged; the raw table is as before.
-            RefusedLoadError: it is older than what was loaded last, or empty where that is not allowed.
+            RefusedLoadError: it is older than what was loaded last, empty where that is not allowed, does not fit the
+                columns of the raw table, or leaves other counts than the source has.
             WarehouseBusyError: the warehouse is held by another process for too long.
         """
 

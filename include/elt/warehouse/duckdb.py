@@ -15,10 +15,13 @@ import duckdb
 from include.elt.errors import LoadError, RefusedLoadError, WarehouseBusyError
 from include.elt.lake import Manifest, verify
 from include.elt.paths import shown
+from include.elt.replication import Meta
 from include.elt.sql import parquet, quoted
-from include.elt.warehouse import LOAD_LOG, LoadResult
+from include.elt.warehouse import LOAD_LOG, LoadResult, TableState
 
 log = logging.getLogger(__name__)
+
+_DEFAULT = Meta()
 
 _MEMORY = "1GB"
 """Memory limit of a load; it streams, so more would not make it faster."""
@@ -60,7 +63,7 @@ class DuckDBWarehouse:
         self.lock_timeout = lock_timeout
         self.load_timeout = load_timeout
 
-    def load(self, manifest: Manifest, folder: Path, *, allow_empty: bool = False) -> LoadResult:
+    def load(self, manifest: Manifest, folder: Path, policy: Meta = _DEFAULT) -> LoadResult:
         """Load one extraction; see `Warehouse.load`."""
         started = time.monotonic()
         files = verify(folder, manifest)
@@ -73,7 +76,7 @@ class DuckDBWarehouse:
                         sql.execute("ROLLBACK")
                         log.info("%s: extraction %s was loaded before; nothing changed", manifest.table, manifest.id)
                         return before
-                    self._replace(sql, manifest, files, allow_empty=allow_empty)
+                    self._replace(sql, manifest, files, allow_empty=policy.allow_empty)
                     result = self._figures(sql, manifest, time.monotonic() - started)
                     self._record(sql, manifest, result)
                 sql.execute("COMMIT")
@@ -93,6 +96,10 @@ class DuckDBWarehouse:
             return None
         with self._connected() as sql:
             return self._count(sql, table)
+
+    def state(self, table: str, update_key: str | None) -> TableState | None:
+        """Where a raw table stands; see `Warehouse.state`."""
+        raise NotImplementedError
 
     @contextmanager
     def _connected(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -174,7 +181,8 @@ class DuckDBWarehouse:
             sql.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
         sql.execute(_DDL)
         row = sql.execute(
-            "SELECT table_name, rows_read, rows_loaded, rows_rejected, rows_total, bytes, load_seconds, watermark, TRUE"
+            "SELECT table_name, rows_read, rows_loaded, rows_rejected, rows_total, rows_total, 0, 0, 0, NULL, bytes,"
+            " load_seconds, watermark, TRUE"
             f" FROM {LOAD_LOG} WHERE manifest_id = ?",
             [manifest.id],
         ).fetchone()
@@ -222,6 +230,11 @@ class DuckDBWarehouse:
             rows_loaded=manifest.rows,
             rows_rejected=manifest.rows_rejected,
             rows_total=total,
+            rows_inserted=total,
+            rows_updated=0,
+            rows_deleted=0,
+            rows_duplicate=manifest.rows_duplicate,
+            source_rows=manifest.source_rows,
             bytes=manifest.bytes,
             seconds=round(seconds, 3),
             watermark=watermark,

@@ -15,6 +15,7 @@ import pytest
 
 from include.elt.errors import LoadError, RefusedLoadError, WarehouseBusyError
 from include.elt.paths import ROOT
+from include.elt.replication import Meta
 from include.elt.warehouse import LoadResult, open_warehouse
 from include.elt.warehouse.duckdb import DuckDBWarehouse
 from tests.support.elt import Bench, Row
@@ -112,7 +113,7 @@ class TestFullRefresh:
         rows = "SELECT 1::BIGINT AS id, DATE '2024-02-01' AS day UNION ALL SELECT 2, DATE '2024-01-01'"
         assert bench.warehouse().load(*bench.publish(rows, columns, update_key="day")).watermark == "2024-02-01"
         empty = bench.publish(f"{rows} LIMIT 0", columns, update_key="day")
-        assert bench.warehouse().load(*empty, allow_empty=True).watermark is None
+        assert bench.warehouse().load(*empty, Meta(allow_empty=True)).watermark is None
 
     def test_the_load_log_has_its_row(self, bench: Bench) -> None:
         manifest, folder = bench.publish(ONE, rows_read=3, rows_rejected=2, update_key="id", run_id="r'1")
@@ -178,7 +179,7 @@ class TestEmpty:
 
     def test_over_rows_is_done_when_it_is_allowed(self, bench: Bench) -> None:
         bench.warehouse().load(*bench.publish(many(3)))
-        result = bench.warehouse().load(*bench.publish(EMPTY), allow_empty=True)
+        result = bench.warehouse().load(*bench.publish(EMPTY), Meta(allow_empty=True))
         assert (result.rows_total, bench.warehouse().count("raw.orders")) == (0, 0)
 
     def test_over_nothing_and_over_an_empty_table_is_fine(self, bench: Bench) -> None:

@@ -1,0 +1,59 @@
+"""Text on its way from a source to the cast: every value as the source spells it, and SQL to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from include.elt.sql import file_list, literal, quoted
+
+_LINE = 2**21
+"""Characters of a record up to which DuckDB 1.5 reads with several threads."""
+
+
+class Text(Protocol):
+    """Rows as text, readable by DuckDB."""
+
+    def select(self, names: Iterable[str]) -> str:
+        """SQL that gives these columns as VARCHAR, row by row in the order of the source."""
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """CSV that Sling wrote, in one or several files: comma, double quotes, LF, UTF-8, a header.
+
+    Attributes:
+        paths: the files, in the order of their rows.
+        header: their column names in order.
+        null: text that stands for NULL; no value holds it. Where it is empty, an empty field without quotes is NULL and
+            one with quotes is ''.
+        cr: text that stands for a CR inside a value; no value holds it.
+        longest: characters of the longest record, at most.
+    """
+
+    paths: tuple[Path, ...]
+    header: tuple[str, ...]
+    null: str
+    cr: str
+    longest: int
+
+    def select(self, names: Iterable[str]) -> str:
+        """See `Text.select`."""
+        values = []
+        for name in names:
+            value = f"replace({quoted(name)}, {literal(self.cr)}, chr(13))" if self.cr else quoted(name)
+            values.append(f"{value} AS {quoted(name)}")
+        return f"SELECT {', '.join(values)} FROM {self._read()}"
+
+    def _read(self) -> str:
+        line = max(_LINE, 4 * self.longest + 2**16)
+        types = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in self.header)
+        return (
+            f"read_csv({file_list(self.paths)}, auto_detect=false, header=true, columns={{{types}}},"
+            f" delim=',', quote='\"', escape='\"', nullstr={literal(self.null)},"
+            f" allow_quoted_nulls={bool(self.null)}, strict_mode=true, null_padding=false,"
+            f" new_line='\\n', max_line_size={line}, buffer_size={max(2**25, 2 * line)},"
+            f" parallel={line == _LINE}, hive_partitioning=false)"
+        )
