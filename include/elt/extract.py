@@ -85,8 +85,8 @@ class Extraction:
                 source=delivery.describe(),
                 table=self.stream.table,
                 mode=reading.mode,
-                columns=tuple((column.name, column.data_type) for column in self.contract.columns),
-                schema_hash=self.contract.schema_hash,
+                columns=tuple((column.name, column.data_type) for column in delivery.contract.columns),
+                schema_hash=delivery.contract.schema_hash,
                 update_key=self.stream.update_key,
                 rows_read=delivery.rows,
                 rows_rejected=result.rejects,
@@ -115,7 +115,7 @@ class Extraction:
 
     def _cast(self, delivery: Delivery, work: Path, ready: Path, *, latest_wins: bool) -> CastResult:
         """Cast what was delivered, and compare it with the source beside that."""
-        caster = self._caster(delivery.text, self.contract, work, delivery.lines_of, latest_wins=latest_wins)
+        caster = self._caster(delivery.text, delivery.contract, work, delivery.lines_of, latest_wins=latest_wins)
         with ThreadPoolExecutor(1) as beside:
             comparison = beside.submit(delivery.compare)
             try:

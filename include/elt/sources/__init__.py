@@ -20,6 +20,10 @@ class Delivery(Protocol):
     """Text that a source has delivered, and the knowledge to judge it."""
 
     @property
+    def contract(self) -> Contract:
+        """The contract of this extraction: the raw table's, or what `meta.on_schema_change` made of it."""
+
+    @property
     def text(self) -> Text:
         """The text of the rows, with the columns of the contract."""
 
@@ -114,9 +118,11 @@ def open_source(
     connection = look_up(replication.source)
     if connection.conn_type == "postgres":
         from include.elt.connections.postgres import PostgresConnection
-        from include.elt.sources.postgres import PostgresSource
+        from include.elt.sources.database import DatabaseSource
+        from include.elt.sources.postgres import Postgres
 
-        return PostgresSource(stream, contract, settings, PostgresConnection.from_airflow(connection))
+        dialect = Postgres(PostgresConnection.from_airflow(connection), settings)
+        return DatabaseSource(stream, contract, settings, dialect)
     raise SettingsError(
         f"the connection {replication.source} has the type {connection.conn_type!r}; a replication reads postgres"
     )

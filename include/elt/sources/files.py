@@ -71,7 +71,10 @@ class FileSource:
             sling.kill()
         check_text(self.stream, text, header)
         return FileDelivery(
-            TextFile((text,), header, null, cr, source.longest + source.most_crs * len(cr)), source, options
+            TextFile((text,), header, null, cr, source.longest + source.most_crs * len(cr)),
+            source,
+            options,
+            self.contract,
         )
 
     def _config(self, target: Path, header: tuple[str, ...], null: str) -> dict[str, Any]:
@@ -96,6 +99,7 @@ class FileDelivery:
     text: TextFile
     source: Survey
     options: SourceOptions
+    contract: Contract
     exact: bool = False
     window: Window | None = None
     keys: None = None

@@ -1,57 +1,50 @@
-"""PostgreSQL tables and views.
+"""How PostgreSQL is asked.
 
-Sling runs a query in which the server itself casts every column of the contract to text, so that no type is guessed on
-the way. The server counts the rows before and after.
-
-Sling's cost is per record, whatever is in it (about 5 µs, Sling 1.4.11). So a larger table travels in blocks:
-the server writes the rows of some pages as CSV and hands Sling each block as one record of one text column. One
-statement is one snapshot, a range of pages is found without an index, and the server streams. What has no pages (views,
-partitioned tables) or no range scan over them (PostgreSQL before 14) travels row by row.
+A plain table is read by ranges of its pages: found without an index, streamed by the server, and one statement is one
+snapshot. Views, partitioned tables, queries and small parts of a large table are cut into blocks of about `GROUP`
+characters while they are read; the server holds those in its own `work_mem`, and on its disk beyond that.
 """
 
 from __future__ import annotations
 
-import csv
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from tempfile import mkdtemp
+from dataclasses import replace
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 
-from include.elt.cast import CastResult
 from include.elt.connections.postgres import PostgresConnection
-from include.elt.contract import Contract
-from include.elt.csvfile import LARGEST_FIELD, Survey, survey
-from include.elt.errors import DataError, ExtractError, SourceRefusedError
-from include.elt.modes import Reading, Window
+from include.elt.errors import ExtractError, SourceRefusedError
+from include.elt.modes import Window
 from include.elt.replication import Stream
 from include.elt.settings import Settings
-from include.elt.sling import SlingRun, redact
-from include.elt.sources.files import check_text
+from include.elt.sling import redact
+from include.elt.sources.database import COUNT, Relation, SourceColumn, Way, all_of
 from include.elt.sql import literal, quoted
-from include.elt.text import TextFile
 
 log = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT = 30
 """Seconds."""
 
-SMALL = 20_000
-"""Rows from which on a table travels in blocks; below, nothing would be gained."""
+PAGES = 128 * 1024
+"""Bytes on disk of a block of pages. Compressed values grow on their way, and a value in PostgreSQL ends at 1 GB."""
 
-BLOCK = 128 * 1024
-"""Bytes on disk of a block. Compressed values grow on their way, and a value in PostgreSQL ends at 1 GB."""
+GROUP = 512 * 1024
+"""Characters of a block of any rows, about."""
 
-_TOO_LARGE = ("invalid memory alloc request size", "out of memory", "field larger than field limit")
-"""What PostgreSQL, or Python's CSV reader, says of a block of very wide rows."""
+_FEW = 0.1
+"""Share of a table below which its pages are not read one by one: an index may know a shorter way."""
 
-_BLOCK = "block"
-"""Name of the one column of blocks."""
+_SAMPLE = 20_000
+"""Rows that are looked at to cut a table into parts."""
+
+_TOO_LARGE = ("invalid memory alloc request size", "out of memory", "requested length too large")
+
+_REFUSED = ("28", "42", "3D", "3F")
+"""SQLSTATE classes of what another try does not mend: log-in, syntax or right or missing table, database, schema."""
 
 _REFUSALS = (
     "password authentication failed",
@@ -61,239 +54,249 @@ _REFUSALS = (
     "permission denied",
     "is not permitted to log in",
 )
-"""Parts of messages that tell of something another try does not mend; a failed log-in has no SQLSTATE."""
+"""Parts of messages that tell the same of a log-in, which fails without a SQLSTATE."""
+
+_TYPES = {
+    "int2": "smallint",
+    "int4": "int",
+    "int8": "bigint",
+    "bool": "boolean",
+    "float4": "double",
+    "float8": "double",
+    "date": "date",
+    "timestamp": "timestamp_ntz",
+    "timestamptz": "timestamp",
+}
+"""Contract type by PostgreSQL's; anything else is text."""
 
 
-class PostgresSource:
-    """A stream that reads one table or view.
+class Postgres:
+    """The dialect of PostgreSQL; see `Dialect`.
 
     Args:
-        stream: the stream; its name is `schema.table`.
-        contract: the columns that are read. The table may have others.
-        settings: Sling binary and timeout.
-        connection: the database.
-        blocks: whether the table travels in blocks; None for what suits its size.
+        connected: the database.
+        settings: timeouts.
     """
 
-    def __init__(
-        self,
-        stream: Stream,
-        contract: Contract,
-        settings: Settings,
-        connection: PostgresConnection,
-        blocks: bool | None = None,
-    ) -> None:
-        self.stream = stream
-        self.contract = contract
-        self.settings = settings
-        self.connection = connection
-        self.blocks = blocks
-        self._sling: SlingRun | None = None
+    encoding = "utf-8"
 
-    def kill(self) -> None:
-        """End a running Sling process."""
-        if self._sling is not None:
-            self._sling.kill()
+    def __init__(self, connected: PostgresConnection, settings: Settings) -> None:
+        self._connection = connected
+        self._timeout = settings.extract_timeout
 
-    def deliver(self, work: Path, null: str, reading: Reading) -> PostgresDelivery:  # noqa: ARG002
-        """Let Sling write the table as text, and count it before and after."""
-        before = self._count()
-        pages = self._pages_per_block() if self.blocks is None or self.blocks else 0
-        if (self.blocks is None and before < SMALL) or len(self.contract.columns) == 1:
-            pages = 0  # with one column a NULL would be an empty line, which is no record
-        way = f"in blocks of {pages} pages" if pages else "row by row"
-        log.info("%s: %s rows in %s, %s", self.stream.id, f"{before:,}", self.stream.name, way)
-        text, header = work / "text.csv", self.contract.names
-        if pages and self._deliver_blocks(work, pages, text):
-            null = ""
-        else:
-            self._run_sling(work, self.query(), text, header, null)
-        delivered = survey(text, header, ",", null or None)
-        after = self._count()
-        return PostgresDelivery(
-            TextFile((text,), header, null, "", delivered.longest),
-            self.stream,
-            self.connection.name,
-            delivered,
-            (min(before, after), max(before, after)),
-        )
+    @property
+    def connection(self) -> str:
+        """Id of the connection."""
+        return self._connection.name
 
-    def _deliver_blocks(self, work: Path, pages: int, text: Path) -> bool:
-        """Let Sling write the table in blocks, and unwrap them; False where a block is too large."""
-        blocks = work / "blocks.csv"
-        try:
-            self._run_sling(work, self.query_of_blocks(pages), blocks, (_BLOCK,), uuid4().hex)
-            _unwrap(blocks, text, self.contract.names)
-        except (ExtractError, csv.Error) as error:
-            if not any(sign in str(error) for sign in _TOO_LARGE):
-                raise
-            log.warning("%s: its rows are too wide for blocks; row by row instead", self.stream.name)
-            return False
-        finally:
-            blocks.unlink(missing_ok=True)
-        return True
+    def sling(self) -> Mapping[str, Any]:
+        """Properties of the Sling connection."""
+        return self._connection.sling()
 
-    def query(self) -> str:
-        """The query for the way row by row: the contract's columns as text, in its order."""
-        columns = ", ".join(f"{quoted(name)}::text AS {quoted(name)}" for name in self.contract.names)
-        return f"SELECT {columns} FROM {quoted(self.stream.name)}"
+    def variables(self) -> Mapping[str, str]:
+        """Environment variables of the Sling process."""
+        return self._connection.variables()
 
-    def query_of_blocks(self, pages: int) -> str:
-        """The query for the way in blocks: CSV of some pages per record. NULL is an empty field, '' one with quotes.
+    def secrets(self) -> Sequence[str]:
+        """The password."""
+        return [self._connection.password]
 
-        Args:
-            pages: pages of the table per block.
-        """
-        fields = " || chr(44) || ".join(
-            f"""coalesce('"' || replace({quoted(name)}::text, '"', '""') || '"', '')""" for name in self.contract.names
-        )
-        table = quoted(self.stream.name)
-        size = f"pg_relation_size({literal(table)}::regclass) / current_setting('block_size')::bigint"
-        return (
-            f"SELECT coalesce((SELECT string_agg({fields}, chr(10)) FROM ONLY {table}"
-            f" WHERE ctid >= format('(%s,0)', page)::tid AND ctid < format('(%s,0)', page + {pages})::tid), '')"
-            f" AS {_BLOCK} FROM generate_series(0, {size}, {pages}) AS page"
-        )
+    def too_large(self, message: str) -> bool:
+        """Whether an error says that a block is larger than PostgreSQL can make."""
+        return any(sign in message for sign in _TOO_LARGE)
 
-    def _run_sling(self, work: Path, query: str, target: Path, header: tuple[str, ...], null: str) -> None:
-        """Let Sling write the answer to a query as text."""
-        sling = self._sling = SlingRun(
-            self.settings.sling(),
-            Path(mkdtemp(prefix="sling-", dir=work)),
-            {"SOURCE": self.connection.sling(), "LAKE": {"type": "file", "null_as": null}},
-            secrets=[self.connection.password],
-            variables=self.connection.variables(),
-        )
-        config = {
-            "mode": "full-refresh",
-            "sql": query,
-            "object": f"file://{target}",
-            "columns": dict.fromkeys(header, "string"),
-        }
-        sling.run("SOURCE", "LAKE", self.stream.id, config, self.settings.extract_timeout)
-        check_text(self.stream, target, header)
+    def relation(self, stream: Stream, window: Window | None) -> Relation:
+        """What a stream reads."""
+        if stream.sql is None:
+            table = quoted(stream.name)
+            return Relation(stream.label, table, table, stream.where)
+        condition, value = "TRUE", "NULL"
+        if window is not None and window.upper is not None:
+            condition = self.within(SourceColumn(window.column, "", ""), window)
+            value = "NULL" if window.lower is None else literal(window.lower)
+        sql = stream.sql.strip().rstrip(";").replace("{incremental_where_cond}", condition)
+        return Relation(stream.label, f"({sql.replace('{incremental_value}', value)}) AS q", None, stream.where)
 
-    def _pages_per_block(self) -> int:
-        """Pages that hold about `BLOCK` bytes, what is stored out of line included; 0 where pages cannot be read."""
-        with self._asking() as cursor:
+    def columns(self, relation: Relation) -> tuple[SourceColumn, ...]:
+        """The columns of a relation."""
+        with self._asking(relation) as cursor:
+            cursor.execute(f"SELECT * FROM {relation.sql} LIMIT 0".encode())
+            found = tuple(map(_column, cursor.description or ()))
+            if relation.table is None:
+                return found
             cursor.execute(
-                "SELECT c.relkind = 'r' AND current_setting('server_version_num')::int >= 140000"
-                " AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid),"
-                " pg_relation_size(c.oid), pg_table_size(c.oid), current_setting('block_size')::int"
-                " FROM pg_class AS c WHERE c.oid = %s::regclass",
-                [quoted(self.stream.name)],
+                "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND attnotnull",
+                [relation.table],
             )
-            possible, heap, whole, page = cursor.fetchone() or (False, 0, 0, 1)
-        return max(1, int(BLOCK / page * heap / whole)) if possible and heap else 0
+            never_null = {row[0] for row in cursor.fetchall()}
+            return tuple(replace(column, nullable=column.name not in never_null) for column in found)
 
-    def _count(self) -> int:
-        """Rows of the table now; refuses a table without the contract's columns."""
-        with self._asking() as cursor:
-            cursor.execute(f"SELECT * FROM {quoted(self.stream.name)} LIMIT 0".encode())
-            there = [column.name for column in cursor.description or ()]
-            missing = [name for name in self.contract.names if name not in there]
-            if missing:
-                raise DataError(
-                    f"{self.stream.name}: no column {', '.join(missing)}; the contract {self.contract.table} wants it."
-                    f" The table has {', '.join(there)}"
-                )
-            cursor.execute(f"SELECT count(*) FROM {quoted(self.stream.name)}".encode())
-            row = cursor.fetchone()
-            return int(row[0]) if row else 0
+    def largest(self, relation: Relation, condition: str, column: SourceColumn) -> str | None:
+        """The largest value of a column as text."""
+        row = self._row(relation, f"SELECT max({quoted(column.name)})::text FROM {relation.sql}{_where(condition)}")
+        return None if row is None or row[0] is None else str(row[0])
+
+    def count(self, relation: Relation, condition: str) -> int:
+        """Rows that fit a condition."""
+        row = self._row(relation, f"SELECT count(*) FROM {relation.sql}{_where(condition)}")
+        return int(row[0]) if row else 0
+
+    def bounds(self, relation: Relation, condition: str, column: SourceColumn, parts: int) -> list[str]:
+        """Cuts of a column, from a sample of a plain table's pages, or from all rows of anything else."""
+        share = self._share(relation, condition)
+        sample = f" TABLESAMPLE SYSTEM ({share:.6f})" if share < 100 else ""
+        name = quoted(column.name)
+        fractions = ", ".join(f"{part / parts:.6f}" for part in range(1, parts))
+        row = self._row(
+            relation,
+            f"SELECT percentile_disc(ARRAY[{fractions}]) WITHIN GROUP (ORDER BY {name})::text[]"
+            f" FROM {relation.sql}{sample}{_where(condition)}",
+        )
+        found = [str(value) for value in (row[0] if row and row[0] else ()) if value is not None]
+        return list(dict.fromkeys(found))
+
+    def within(self, column: SourceColumn, window: Window) -> str:
+        """The condition of a window."""
+        name = quoted(column.name)
+        if window.upper is None:
+            return f"{name} IS NULL"
+        limits = [] if window.lower is None else [f"{name} >= {literal(window.lower)}"]
+        limits.append(f"{name} {'<=' if window.closed else '<'} {literal(window.upper)}")
+        inside = " AND ".join(limits)
+        return f"{inside} OR {name} IS NULL" if column.nullable else inside
+
+    def part(self, column: SourceColumn, lower: str | None, upper: str | None) -> str:
+        """The condition of a part."""
+        name = quoted(column.name)
+        limits = [] if lower is None else [f"{name} >= {literal(lower)}"]
+        limits += [] if upper is None else [f"{name} < {literal(upper)}"]
+        inside = " AND ".join(limits)
+        return f"{inside} OR {name} IS NULL" if lower is None else inside
+
+    def ways(self, relation: Relation, columns: Sequence[SourceColumn | None], condition: str) -> Iterator[Way]:
+        """By pages, in groups, row by row."""
+        texts = ["NULL" if column is None else f"{quoted(column.name)}::text" for column in columns]
+        version, pages = self._pages_per_block(relation, condition)
+        if pages:
+            yield Way(f"in blocks of {pages} pages", self._by_pages(relation, texts, condition, pages), blocks=True)
+        if version >= 110000:  # sha256()
+            yield Way("in blocks", self._in_groups(relation, texts, condition), blocks=True)
+        names = ["NULL" if column is None else column.name.lower() for column in columns]
+        values = ", ".join(f"{text} AS {quoted(name)}" for text, name in zip(texts, names, strict=True))
+        yield Way(
+            "row by row",
+            f'SELECT {values}, count(*) OVER () AS "{COUNT}" FROM {relation.sql}{_where(condition)}',
+            blocks=False,
+        )
+
+    def _by_pages(self, relation: Relation, texts: Sequence[str], condition: str, pages: int) -> str:
+        """Blocks of some pages each. NULL is an empty field, '' one with quotes."""
+        size = f"pg_relation_size({literal(relation.table or '')}::regclass) / current_setting('block_size')::bigint"
+        here = f"ctid >= format('(%s,0)', n * {pages})::tid AND ctid < format('(%s,0)', n * {pages} + {pages})::tid"
+        return (
+            "SELECT n AS number, last + 1 AS blocks, rows, longest,"
+            " encode(sha256(convert_to(block, 'UTF8')), 'hex') AS digest, block"
+            # asked once: a table that grows has another size at the end of the statement
+            f" FROM (SELECT {size} / {pages} AS last OFFSET 0) AS size, generate_series(0, last) AS n, LATERAL ("
+            "SELECT count(*) AS rows, max(length(line)) AS longest, string_agg(line, chr(10)) AS block"
+            f" FROM (SELECT {_line(texts)} AS line FROM ONLY {relation.sql}"
+            f"{_where(all_of([here, condition]))}) AS lines) AS b"
+        )
+
+    def _in_groups(self, relation: Relation, texts: Sequence[str], condition: str) -> str:
+        """Blocks of about as many characters; one without rows where there are none."""
+        return (
+            "SELECT row_number() OVER () - 1 AS number, count(*) OVER () AS blocks, coalesce(rows, 0) AS rows, longest,"
+            " encode(sha256(convert_to(block, 'UTF8')), 'hex') AS digest, block FROM (SELECT 1) AS one LEFT JOIN ("
+            "SELECT count(*) AS rows, max(length(line)) AS longest, string_agg(line, chr(10)) AS block"
+            f" FROM (SELECT line, sum(length(line)) OVER (ROWS UNBOUNDED PRECEDING) / {GROUP} AS part"
+            f" FROM (SELECT {_line(texts)} AS line FROM {relation.sql}{_where(condition)}) AS lines) AS parts"
+            " GROUP BY part) AS b ON TRUE"
+        )
+
+    def _pages_per_block(self, relation: Relation, condition: str) -> tuple[int, int]:
+        """The server's version, and pages that hold about `PAGES` bytes, what is stored out of line included.
+
+        0 where pages cannot be read (before PostgreSQL 14, or no plain table) or most rows are not wanted.
+        """
+        with self._asking(relation) as cursor:
+            cursor.execute("SELECT current_setting('server_version_num')::int")
+            (version,) = cursor.fetchone() or (0,)
+            if relation.table is None or version < 140000:
+                return version, 0
+            cursor.execute(
+                "SELECT pg_relation_size(c.oid), pg_table_size(c.oid), current_setting('block_size')::int,"
+                " reltuples FROM pg_class AS c WHERE c.oid = %s::regclass AND c.relkind = 'r'"
+                " AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid)",
+                [relation.table],
+            )
+            heap, whole, page, rows = cursor.fetchone() or (0, 0, 1, 0)
+            if not heap:
+                return version, 0
+            pages = max(1.0, PAGES / page * heap / whole)
+            if condition:
+                cursor.execute(f"EXPLAIN (FORMAT JSON) SELECT FROM {relation.sql}{_where(condition)}".encode())
+                ((plan,),) = cursor.fetchall()
+                share = plan[0]["Plan"]["Plan Rows"] / max(rows, 1)
+                if share < _FEW:
+                    return version, 0
+                pages /= min(share, 1)
+            return version, int(pages)
+
+    def _share(self, relation: Relation, condition: str) -> float:
+        """Percentage of a plain table's pages that holds about `_SAMPLE` of its rows; 100 for anything else."""
+        if relation.table is None or condition:
+            return 100.0
+        row = self._row(
+            relation,
+            f"SELECT reltuples FROM pg_class WHERE oid = {literal(relation.table)}::regclass AND relkind = 'r'",
+        )
+        return min(100.0, 100 * _SAMPLE / row[0]) if row and row[0] > 0 else 100.0
+
+    def _row(self, relation: Relation, sql: str) -> tuple[Any, ...] | None:
+        with self._asking(relation) as cursor:
+            cursor.execute(sql.encode())
+            return cursor.fetchone()
 
     @contextmanager
-    def _asking(self) -> Iterator[psycopg.Cursor[Any]]:
+    def _asking(self, relation: Relation) -> Iterator[psycopg.Cursor[Any]]:
         """A read-only cursor with a time limit; the server's refusals as our errors."""
-        options = f"-c default_transaction_read_only=on -c statement_timeout={self.settings.extract_timeout * 1000}"
+        options = f"-c default_transaction_read_only=on -c statement_timeout={self._timeout * 1000}"
         try:
             with (
                 psycopg.connect(
-                    **self.connection.driver(), connect_timeout=_CONNECT_TIMEOUT, options=options
+                    **self._connection.driver(), connect_timeout=_CONNECT_TIMEOUT, options=options
                 ) as connection,
                 connection.cursor() as cursor,
             ):
                 yield cursor
         except psycopg.Error as error:
-            reason = redact(str(error).strip(), [self.connection.password])
-            message = f"{self.stream.name}: connection {self.connection.name}: {reason}"
-            if any(sign in reason for sign in _REFUSALS):
+            reason = redact(str(error).strip(), self.secrets())
+            message = f"{relation.label}: connection {self.connection}: {reason}"
+            if (error.sqlstate or "").startswith(_REFUSED) or any(sign in reason for sign in _REFUSALS):
                 raise SourceRefusedError(message) from None
             raise ExtractError(message) from None
 
 
-def _unwrap(blocks: Path, text: Path, header: tuple[str, ...]) -> None:
-    """Write the CSV inside the blocks to a file of its own, under a header.
-
-    Args:
-        blocks: CSV with a header and one column, each value some lines of CSV; an empty one has no rows.
-        text: the file to write.
-        header: the column names of the lines.
-    """
-    csv.field_size_limit(LARGEST_FIELD)
-    with (
-        blocks.open(encoding="utf-8", newline="\n") as source,
-        text.open("w", encoding="utf-8", newline="") as target,
+def _column(described: psycopg.Column) -> SourceColumn:
+    """A column of an answer, with its type in PostgreSQL's words and in those of a contract."""
+    shown = described.type_display
+    name = shown.split("(")[0]
+    contract = _TYPES.get(name, "string")
+    if (
+        name == "numeric"
+        and described.precision is not None
+        and 0 <= (described.scale or 0) <= described.precision <= 38
     ):
-        target.write(",".join(header) + "\n")
-        records = csv.reader(source, strict=True)
-        next(records)
-        for record in records:
-            if record and record[0]:
-                target.write(record[0])
-                target.write("\n")
+        contract = f"decimal({described.precision},{described.scale or 0})"
+    return SourceColumn(described.name, shown, contract)
 
 
-@dataclass(frozen=True)
-class PostgresDelivery:
-    """What Sling delivered of a table; see `Delivery`.
+def _line(texts: Sequence[str]) -> str:
+    """A line of CSV of some texts; an empty field is NULL, and one with quotes is a text."""
+    fields = [f"""coalesce('"' || replace({text}, '"', '""') || '"', '')""" for text in texts]
+    return " || ',' || ".join([*fields, "'1'"])
 
-    Attributes:
-        text: the text.
-        stream: the stream.
-        connection: id of the connection.
-        delivered: survey of the text.
-        counted: fewest and most rows that the table had, before and after.
-    """
 
-    text: TextFile
-    stream: Stream
-    connection: str
-    delivered: Survey
-    counted: tuple[int, int]
-    exact: bool = False
-    window: Window | None = None
-    keys: None = None
-    source_rows: int | None = None
-    source_columns: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def rows(self) -> int:
-        """Rows that the one statement saw, which lie between the two counts."""
-        return self.delivered.rows
-
-    def describe(self) -> dict[str, Any]:
-        """The table and its connection."""
-        return {"connection": self.connection, "table": self.stream.name, "counted": list(self.counted)}
-
-    def lines_of(self, rows: Iterable[int]) -> Mapping[int, int]:  # noqa: ARG002  (a table has none)
-        """A table has no lines."""
-        return {}
-
-    def compare(self) -> None:
-        """The number of rows has to be one that the table had; it is exact for a table that stood still."""
-        fewest, most = self.counted
-        if not fewest <= self.delivered.rows <= most:
-            counts = f"{fewest:,}" if fewest == most else f"between {fewest:,} and {most:,}"
-            raise ExtractError(
-                f"{self.stream.name}: Sling delivered {self.delivered.rows:,} rows, but the table has {counts};"
-                " nothing was loaded"
-            )
-
-    def accept(self, result: CastResult) -> None:
-        """The cast has to have read what was delivered."""
-        if (self.delivered.rows, self.delivered.characters) != (result.rows_read, result.characters):
-            raise ExtractError(
-                f"{self.stream.name}: {self.delivered.rows:,} rows with {self.delivered.characters:,} characters were"
-                f" delivered, but {result.rows_read:,} rows with {result.characters:,} characters were cast;"
-                " nothing was loaded"
-            )
+def _where(condition: str) -> str:
+    return f" WHERE {condition}" if condition else ""

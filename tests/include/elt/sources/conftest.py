@@ -11,8 +11,10 @@ import pytest
 
 from include.elt.connections.postgres import PostgresConnection
 from include.elt.extract import Extraction
+from include.elt.modes import Reading
 from include.elt.replication import Replication, Stream
-from include.elt.sources.postgres import PostgresSource
+from include.elt.sources.database import DatabaseSource
+from include.elt.sources.postgres import Postgres
 from tests.support.elt import Bench, Row, rows_of
 from tests.support.postgres import Server, running_server
 
@@ -27,9 +29,9 @@ def server() -> Iterator[Server]:
 class PostgresBench(Bench):
     """A bench whose source is a table of the server."""
 
-    def __init__(self, root: Path, server: Server, *, blocks: bool) -> None:
+    def __init__(self, root: Path, server: Server, way: int | None) -> None:
         super().__init__(root)
-        self.blocks = blocks
+        self.way = way
         self.server = server
         self.schema = f"t{abs(hash(root)):x}"
         self.table = f"{self.schema}.orders"
@@ -43,23 +45,31 @@ class PostgresBench(Bench):
         columns: Mapping[str, str],
         table: str | None = None,
         settings: Mapping[str, Any] | None = None,
+        keys: Mapping[str, Any] | None = None,
         **other: Any,
     ) -> Extraction:
-        """An extraction of the table; `other` are fields of the connection."""
-        stream = Stream(name=table or self.table, mode="full-refresh", object="raw.orders", primary_key=["id"])  # type: ignore[arg-type]
+        """An extraction of the table; `keys` are those of the stream, `other` fields of the connection."""
+        given: dict[str, Any] = {"mode": "full-refresh", "object": "raw.orders", "primary_key": ["id"], **(keys or {})}
+        stream = Stream(name=table or self.table, **given)
         replication = Replication(name="shop", file=self.root / "shop.yaml", source="shop_postgres", streams=(stream,))
         contract, values = self.contract(columns), self.settings(**settings or {})
-        source = PostgresSource(stream, contract, values, replace(self.connection, **other), self.blocks)
+        source = DatabaseSource(stream, contract, values, Postgres(replace(self.connection, **other), values), self.way)
         return Extraction(replication, stream, contract, values, source)
 
-    def read(self, columns: Mapping[str, str], **what: Any) -> list[Row]:
+    def read(self, columns: Mapping[str, str], reading: Reading | None = None, **what: Any) -> list[Row]:
         """Extract the table; its rows in the lake."""
-        _, folder = self.source(columns, **what).run("manual__1")
+        _, folder = self.source(columns, **what).run("manual__1", reading or Reading())
         assert folder is not None
         return rows_of(folder)
 
 
-@pytest.fixture(params=[False, True], ids=["row by row", "in blocks"])
+@pytest.fixture(params=[0, -2, -1], ids=["best way", "in groups", "row by row"])
 def bench(request: pytest.FixtureRequest, tmp_path: Path, server: Server) -> PostgresBench:
-    """Both ways, which have to be the same in everything."""
-    return PostgresBench(tmp_path, server, blocks=request.param)
+    """A bench for each way; all have to be the same in everything. The best one for a plain table is by pages."""
+    return PostgresBench(tmp_path, server, request.param)
+
+
+@pytest.fixture
+def free(tmp_path: Path, server: Server) -> PostgresBench:
+    """A bench that chooses the way itself."""
+    return PostgresBench(tmp_path, server, None)

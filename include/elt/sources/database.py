@@ -1,0 +1,501 @@
+"""Tables, views and queries of a database; what PostgreSQL and SQL Server have in common.
+
+Sling's cost is per record, whatever is in it (about 5 µs, Sling 1.4.11). So the server itself writes the rows as lines
+of CSV, every column cast to text by it, and hands Sling many lines as one record, a block. Beside each block it gives
+the number of its rows, its SHA-256 and the number of all blocks of the statement. So what Sling delivers is proven to
+be what the server sent, byte by byte and to the last block, however the table changes meanwhile.
+
+Where rows are too wide for blocks they travel one by one, and the server counts them in the same statement.
+
+How the SQL of all that is spelt is the matter of a `Dialect`.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any, Protocol
+from uuid import uuid4
+
+from include.elt.cast import CastResult
+from include.elt.contract import Column, Contract
+from include.elt.csvfile import LARGEST_FIELD, survey
+from include.elt.errors import DataError, ExtractError
+from include.elt.modes import Reading, Window
+from include.elt.replication import Stream
+from include.elt.settings import Settings
+from include.elt.sling import SlingRun
+from include.elt.sources.files import check_text
+from include.elt.text import TextFile
+
+log = logging.getLogger(__name__)
+
+BLOCK = ("number", "blocks", "rows", "longest", "digest", "block")
+"""Columns of a query in blocks: which block, of how many, its rows, the characters of the longest one, the SHA-256 of
+its text in hexadecimal digits, and the text: lines of CSV with the wanted columns and `END`. It is NULL without rows.
+"""
+
+COUNT = "elt__rows"
+"""Column of a query row by row: how many rows the statement has in all."""
+
+END = "#end"
+"""A last field of each line in a block, always `1`: a line of one NULL would be empty, which is no record."""
+
+_TOO_LARGE = ("field larger than field limit", "record on line", "bufio.Scanner: token too long")
+"""What Python's CSV reader, or Sling, says of a block of very wide rows."""
+
+
+@dataclass(frozen=True)
+class SourceColumn:
+    """A column of a source.
+
+    Attributes:
+        name: as the source spells it.
+        data_type: its type in the source's own words.
+        contract_type: the contract type that holds every value of it.
+        nullable: whether it may be NULL, as far as is known.
+    """
+
+    name: str
+    data_type: str
+    contract_type: str
+    nullable: bool = True
+
+
+@dataclass(frozen=True)
+class Relation:
+    """What is read of a database.
+
+    Attributes:
+        label: what a message calls it.
+        sql: it in a FROM clause.
+        table: schema and name, quoted, where it is a table or view; None for a query.
+        where: the stream's own condition.
+    """
+
+    label: str
+    sql: str
+    table: str | None
+    where: str | None
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to read rows.
+
+    Attributes:
+        name: for the log, e.g. `in blocks of 16 pages`.
+        sql: the query.
+        blocks: whether it gives `BLOCK`, or each row with `COUNT`.
+    """
+
+    name: str
+    sql: str
+    blocks: bool
+
+
+class Dialect(Protocol):
+    """How a kind of database is asked."""
+
+    @property
+    def connection(self) -> str:
+        """Id of the connection, for messages."""
+
+    def sling(self) -> Mapping[str, Any]:
+        """Properties of the Sling connection."""
+
+    def variables(self) -> Mapping[str, str]:
+        """Environment variables of the Sling process."""
+
+    def secrets(self) -> Sequence[str]:
+        """What must never be printed."""
+
+    @property
+    def encoding(self) -> str:
+        """Encoding of a block's text under its SHA-256."""
+
+    def too_large(self, message: str) -> bool:
+        """Whether an error says that a block is larger than the server can make."""
+
+    def relation(self, stream: Stream, window: Window | None) -> Relation:
+        """What a stream reads; in a query the placeholders are filled with the window."""
+
+    def columns(self, relation: Relation) -> tuple[SourceColumn, ...]:
+        """The columns of a relation, in their order.
+
+        Raises:
+            SourceRefusedError: it is not there, or we may not read it.
+            ExtractError: the server cannot be reached.
+        """
+
+    def largest(self, relation: Relation, condition: str, column: SourceColumn) -> str | None:
+        """The largest value of a column, among the rows that fit a condition, as text; None where there is none."""
+
+    def count(self, relation: Relation, condition: str) -> int:
+        """Rows that fit a condition."""
+
+    def bounds(self, relation: Relation, condition: str, column: SourceColumn, parts: int) -> list[str]:
+        """Values, ascending and different, that cut the rows into about equal parts; fewer where there are few."""
+
+    def within(self, column: SourceColumn, window: Window) -> str:
+        """The condition of a window; one without an upper limit holds NULL alone."""
+
+    def part(self, column: SourceColumn, lower: str | None, upper: str | None) -> str:
+        """The condition of a part: from `lower` on, below `upper`; the part without a lower limit holds NULL."""
+
+    def ways(self, relation: Relation, columns: Sequence[SourceColumn | None], condition: str) -> Iterator[Way]:
+        """Ways to read the rows that fit a condition, the best one first and row by row as the last.
+
+        Args:
+            relation: what is read.
+            columns: the wanted columns in order; None is read as NULL.
+            condition: SQL condition, `""` for all rows.
+        """
+
+
+class DatabaseSource:
+    """A stream that reads a table, a view or a query.
+
+    Args:
+        stream: the stream.
+        contract: columns of its raw table.
+        settings: Sling binary and timeout.
+        dialect: the database.
+        way: index of the only way to use; for tests. By default the best one that works.
+    """
+
+    def __init__(
+        self, stream: Stream, contract: Contract, settings: Settings, dialect: Dialect, way: int | None = None
+    ) -> None:
+        self.stream = stream
+        self.contract = contract
+        self.settings = settings
+        self.dialect = dialect
+        self.way = way
+        self._slings: list[SlingRun] = []
+        self._killed = False
+
+    def kill(self) -> None:
+        """End the running Sling processes."""
+        self._killed = True
+        for sling in self._slings:
+            sling.kill()
+
+    def deliver(self, work: Path, null: str, reading: Reading) -> DatabaseDelivery:
+        """Let Sling write the rows of a reading as text."""
+        relation = self.dialect.relation(self.stream, reading.window)
+        columns = self.dialect.columns(relation)
+        contract = self._agreed(columns, merges=reading.merges)
+        there = {column.name.lower(): column for column in columns}
+        window = self._closed(relation, reading.window, there)
+        if window != reading.window:
+            relation = self.dialect.relation(self.stream, window)
+        conditions = [self.dialect.within(there[window.column], window)] if window else []
+        wanted = [there.get(name) for name in contract.names]
+        key = there[self.stream.primary_key[0]]
+        read = self._read(relation, work, null, contract.names, wanted, conditions, key, self.stream.meta.parallel)
+        keys = source_rows = None
+        if self.stream.meta.deletes != "ignore" and reading.mode == "incremental":
+            names = self.stream.primary_key
+            everything = self.dialect.relation(self.stream, None)
+            keys = self._read(everything, work, null, names, [there[name] for name in names], [], key, 1).text
+        if self.stream.meta.reconcile is not None:
+            until = replace(window, lower=None) if window else None
+            whole = self.dialect.relation(self.stream, until)
+            limit = self.dialect.within(there[until.column], until) if until else ""
+            source_rows = self.dialect.count(whole, all_of([whole.where, limit]))
+        return DatabaseDelivery(
+            read.text,
+            read.rows,
+            read.characters,
+            self.stream,
+            self.dialect.connection,
+            contract,
+            window,
+            keys,
+            source_rows,
+            tuple((column.name, column.data_type) for column in columns),
+        )
+
+    def _agreed(self, columns: Sequence[SourceColumn], *, merges: bool) -> Contract:
+        """The contract of this extraction: that of the raw table, or what `meta.on_schema_change` makes of it."""
+        label, policy = self.stream.label, self.stream.meta.on_schema_change
+        names = [column.name.lower() for column in columns]
+        if twins := sorted({name for name in names if names.count(name) > 1 and name in self.contract.names}):
+            raise DataError(f"{label}: the column {twins[0]} is there twice, in upper and lower case; choose with sql")
+        chosen = self.stream.selected(names)
+        missing = [name for name in self.contract.names if name not in chosen]
+        extra = [column for column in columns if column.name.lower() in set(chosen) - set(self.contract.names)]
+        if missing and (policy != "ignore" or {*missing} & {*self.stream.primary_key, self.stream.update_key}):
+            renamed = f" Was it renamed to {extra[0].name}?" if len(missing) == len(extra) == 1 else ""
+            raise DataError(
+                f"{label}: no column {', '.join(missing)}; the contract {self.contract.table} wants it.{renamed}"
+                f" The source has {', '.join(column.name for column in columns)}"
+            )
+        if extra and policy == "fail":
+            raise DataError(
+                f"{label}: the source has {', '.join(f'{each.name} ({each.data_type})' for each in extra)}, which the"
+                f" contract {self.contract.table} does not. Add it there, or leave it out: select for the stream, or"
+                " meta.on_schema_change: ignore"
+            )
+        if missing:
+            log.warning("%s: no column %s; it stays NULL", label, ", ".join(missing))
+            if merges:  # what the raw table holds of it is kept
+                return self.contract.only(tuple(name for name in self.contract.names if name not in missing))
+        if extra and policy == "add":
+            found = [Column(each.name.lower(), each.contract_type) for each in extra]
+            log.warning(
+                "%s: new in the source, added to the raw table: %s; add it to the contract in %s",
+                *(label, ", ".join(f"{each.name} {each.data_type}" for each in found), self.contract.file.name),
+            )
+            return replace(self.contract, columns=(*self.contract.columns, *found))
+        return self.contract
+
+    def _closed(self, relation: Relation, window: Window | None, there: Mapping[str, SourceColumn]) -> Window | None:
+        """The window with its upper limit: the largest update key that the source holds now."""
+        if window is None or window.upper is not None:
+            return window
+        return replace(window, upper=self.dialect.largest(relation, relation.where or "", there[window.column]))
+
+    def _read(
+        self,
+        relation: Relation,
+        work: Path,
+        null: str,
+        header: tuple[str, ...],
+        columns: Sequence[SourceColumn | None],
+        conditions: list[str],
+        key: SourceColumn,
+        parallel: int,
+    ) -> _Text:
+        """Let Sling write rows as text, several parts of them at the same time."""
+        everything = all_of([relation.where, *conditions])
+        bounds = self.dialect.bounds(relation, everything, key, parallel) if parallel > 1 else []
+        limits = [None, *bounds, None]
+        parts = [
+            all_of([everything, self.dialect.part(key, lower, upper) if bounds else ""])
+            for lower, upper in pairwise(limits)
+        ]
+
+        def read(condition: str) -> _Text:
+            return self._read_part(Path(mkdtemp(prefix="part-", dir=work)), relation, null, header, columns, condition)
+
+        with ThreadPoolExecutor(len(parts)) as pool:
+            running = [pool.submit(read, condition) for condition in parts]
+            try:
+                texts = [each.result() for each in running]
+            except BaseException:  # the first error tells; the other parts are of no use any more
+                self.kill()
+                raise
+        if len({text.text.null for text in texts}) > 1:  # one part went row by row: all have to, to be read as one
+            texts = [self._read_part(work, relation, null, header, columns, everything, last_way=True)]
+        return _Text.joined(texts)
+
+    def _read_part(
+        self,
+        work: Path,
+        relation: Relation,
+        null: str,
+        header: tuple[str, ...],
+        columns: Sequence[SourceColumn | None],
+        condition: str,
+        *,
+        last_way: bool = False,
+    ) -> _Text:
+        """Let one Sling process write rows as text, in the best way that works."""
+        ways = list(self.dialect.ways(relation, columns, condition))
+        if self.way is not None:
+            ways = [ways[self.way]]
+        for way in ways[-1:] if last_way else ways:
+            log.info("%s: %s %s", self.stream.id, relation.label, way.name)
+            try:
+                if way.blocks:
+                    return self._read_blocks(work, way.sql, header)
+                return self._read_rows(work, way.sql, header, null)
+            except (ExtractError, csv.Error) as error:
+                if way is ways[-1] or not self._is_too_large(str(error)):
+                    raise
+                log.warning("%s: rows too wide to travel %s; another way is taken", relation.label, way.name)
+        raise AssertionError("the last way returns or raises")
+
+    def _is_too_large(self, message: str) -> bool:
+        return self.dialect.too_large(message) or any(sign in message for sign in _TOO_LARGE)
+
+    def _read_blocks(self, work: Path, sql: str, header: tuple[str, ...]) -> _Text:
+        """Let Sling write blocks, and unwrap their lines."""
+        blocks, text = work / "blocks.csv", work / "text.csv"
+        try:
+            self._run_sling(work, sql, blocks, BLOCK, uuid4().hex)
+            rows, longest = unwrap(blocks, text, header, self.dialect.encoding, self.stream.label)
+        finally:
+            blocks.unlink(missing_ok=True)
+        return _Text(TextFile((text,), (*header, END), "", "", longest), rows, None)
+
+    def _read_rows(self, work: Path, sql: str, header: tuple[str, ...], null: str) -> _Text:
+        """Let Sling write each row as a record."""
+        text, columns = work / "text.csv", (*header, COUNT)
+        self._run_sling(work, sql, text, columns, null)
+        found = survey(text, columns, ",", null)
+        with text.open(encoding="utf-8", newline="\n") as lines:
+            records = csv.DictReader(lines, strict=True)
+            first = next(records, None)
+        told = int(first[COUNT]) if first else 0
+        if told != found.rows:
+            raise ExtractError(
+                f"{self.stream.label}: the server counted {told:,} rows, but Sling delivered {found.rows:,};"
+                " nothing was loaded"
+            )
+        characters = found.characters - found.rows * len(str(told))
+        return _Text(TextFile((text,), columns, null, "", found.longest), found.rows, characters)
+
+    def _run_sling(self, work: Path, query: str, target: Path, header: tuple[str, ...], null: str) -> None:
+        """Let Sling write the answer to a query as text."""
+        sling = SlingRun(
+            self.settings.sling(),
+            Path(mkdtemp(prefix="sling-", dir=work)),
+            {"SOURCE": self.dialect.sling(), "LAKE": {"type": "file", "null_as": null}},
+            secrets=self.dialect.secrets(),
+            variables=self.dialect.variables(),
+        )
+        self._slings.append(sling)
+        if self._killed:
+            raise ExtractError(f"{self.stream.label}: the extraction was stopped")
+        target.unlink(missing_ok=True)
+        config = {
+            "mode": "full-refresh",
+            "sql": query,
+            "object": f"file://{target}",
+            "columns": dict.fromkeys(header, "string"),
+        }
+        sling.run("SOURCE", "LAKE", self.stream.id, config, self.settings.extract_timeout)
+        check_text(self.stream, target, header)
+
+
+def all_of(conditions: Iterable[str | None]) -> str:
+    """Conditions that all have to hold, as one; each in brackets, so that an OR stays its own."""
+    given = [condition for condition in conditions if condition]
+    return given[0] if len(given) == 1 else " AND ".join(f"({condition})" for condition in given)
+
+
+def unwrap(blocks: Path, text: Path, header: tuple[str, ...], encoding: str, label: str) -> tuple[int, int]:
+    """Write the lines inside the blocks to a file of their own, and prove that they are what the server sent.
+
+    Args:
+        blocks: CSV with the columns `BLOCK`.
+        text: the file to write.
+        header: column names of the lines, without `END`.
+        encoding: encoding of the text that the server took the SHA-256 of.
+        label: what a message calls the source.
+
+    Returns:
+        Rows, and the characters of the longest one.
+
+    Raises:
+        ExtractError: a block is missing, is there twice or is not the one that the server sent.
+    """
+    csv.field_size_limit(LARGEST_FIELD)
+    rows = longest = 0
+    seen: set[str] = set()
+    total = ""
+    with (
+        blocks.open(encoding="utf-8", newline="\n") as source,
+        text.open("w", encoding="utf-8", newline="") as target,
+    ):
+        target.write(",".join((*header, END)) + "\n")
+        records = csv.reader(source, strict=True)
+        next(records)
+        for number, total, count, length, digest, block in filter(None, records):
+            if number in seen:
+                raise ExtractError(f"{label}: Sling delivered the block {number} twice; nothing was loaded")
+            seen.add(number)
+            if count == "0":
+                continue
+            if hashlib.sha256(block.encode(encoding)).hexdigest() != digest.lower():
+                raise ExtractError(
+                    f"{label}: block {number} of {total} is not what the server sent (sha256 differs);"
+                    " nothing was loaded"
+                )
+            rows += int(count)
+            longest = max(longest, int(length))
+            target.write(block)
+            target.write("\n")
+    if not total or seen != set(map(str, range(int(total)))):
+        raise ExtractError(
+            f"{label}: Sling delivered {len(seen)} blocks of {total or 'at least 1'}; nothing was loaded"
+        )
+    return rows, longest
+
+
+@dataclass(frozen=True)
+class _Text:
+    """Text of rows.
+
+    Attributes:
+        text: the text.
+        rows: its rows, as the server counted them.
+        characters: characters of its values; None where each byte is proven already.
+    """
+
+    text: TextFile
+    rows: int
+    characters: int | None
+
+    @classmethod
+    def joined(cls, texts: Sequence[_Text]) -> _Text:
+        """The text of several parts, all written in the same way."""
+        first = texts[0]
+        characters = None if first.characters is None else sum(each.characters or 0 for each in texts)
+        whole = replace(
+            first.text,
+            paths=tuple(path for each in texts for path in each.text.paths),
+            longest=max(each.text.longest for each in texts),
+        )
+        return cls(whole, sum(each.rows for each in texts), characters)
+
+
+@dataclass(frozen=True)
+class DatabaseDelivery:
+    """What Sling delivered of a relation; see `Delivery`."""
+
+    text: TextFile
+    rows: int
+    characters: int | None
+    stream: Stream
+    connection: str
+    contract: Contract
+    window: Window | None
+    keys: TextFile | None
+    source_rows: int | None
+    source_columns: tuple[tuple[str, str], ...]
+
+    @property
+    def exact(self) -> bool:
+        """Blocks are proven byte by byte."""
+        return self.characters is None
+
+    def describe(self) -> dict[str, Any]:
+        """The connection and what is read through it."""
+        return {"connection": self.connection, "query" if self.stream.sql else "table": self.stream.name}
+
+    def lines_of(self, rows: Iterable[int]) -> Mapping[int, int]:  # noqa: ARG002  (a table has none)
+        """A table has no lines."""
+        return {}
+
+    def compare(self) -> None:
+        """What Sling delivered was compared with the server's own figures when it came."""
+
+    def accept(self, result: CastResult) -> None:
+        """The cast has to have read what was delivered."""
+        counted = (result.rows_read, result.characters if self.characters is not None else None)
+        if (self.rows, self.characters) != counted:
+            raise ExtractError(
+                f"{self.stream.label}: {self.rows:,} rows were delivered, but {result.rows_read:,} rows were cast, or"
+                " their characters differ; nothing was loaded"
+            )
