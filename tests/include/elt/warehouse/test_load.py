@@ -66,7 +66,7 @@ class TestFullRefresh:
         bench.warehouse().load(*bench.publish("SELECT 'x' AS a, 1::BIGINT AS id"))
         assert bench.query("SELECT * FROM raw.orders") == [(1, "x")]
 
-    def test_an_older_extraction_does_not_replace_a_newer_one(self, bench: Bench) -> None:
+    def test_an_older_extraction_does_not_change_a_newer_one(self, bench: Bench) -> None:
         older = bench.publish(many(3), run_id="monday")
         bench.warehouse().load(*bench.publish(many(5), run_id="tuesday"))
         with pytest.raises(
@@ -336,13 +336,13 @@ class TestTimeLimit:
     def test_is_kept_even_if_it_ends_between_two_statements(
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        replace = DuckDBWarehouse._replace
+        replace = DuckDBWarehouse._change
 
         def slow(self: DuckDBWarehouse, *args: Any, **kwargs: Any) -> None:
             time.sleep(0.5)
             replace(self, *args, **kwargs)
 
-        monkeypatch.setattr(DuckDBWarehouse, "_replace", slow)
+        monkeypatch.setattr(DuckDBWarehouse, "_change", slow)
         with pytest.raises(LoadError, match="was rolled back; LOAD_TIMEOUT"):
             bench.warehouse(load_timeout=0.1).load(*bench.publish(BIG.format(1_500_000)))
         assert bench.warehouse().count("raw.orders") is None
@@ -367,19 +367,19 @@ def spied(name):
     setattr(DuckDBWarehouse, name, wrapper)
 
 
-spied("_replace")
-spied("_record")
+spied("_change")
+spied("_commit")
 folder = Path(sys.argv[2])
 Bench(Path(sys.argv[1])).warehouse().load(read_manifest(folder), folder)
 print("done", flush=True)
 """
 
 MOMENTS = [
-    ("before _replace", 0.0),
-    ("before _replace", 0.1),
-    ("after _replace", 0.0),
-    ("after _record", 0.0),
-    ("after _record", 0.02),
+    ("before _change", 0.0),
+    ("before _change", 0.1),
+    ("after _change", 0.0),
+    ("after _commit", 0.0),
+    ("after _commit", 0.02),
     ("done", 0.0),
 ]
 
@@ -416,7 +416,7 @@ class TestSigkill:
         ]
         assert sorted(path.name for path in bench.root.iterdir()) == files
 
-    @pytest.mark.parametrize("line", ["after _replace", "after _record"])
+    @pytest.mark.parametrize("line", ["after _change", "after _commit"])
     def test_of_the_first_load_leaves_nothing_or_all_of_it(self, bench: Bench, line: str) -> None:
         manifest, folder = bench.publish(BIG.format(300_000))
         process = python(LOADING, str(bench.root), str(folder), until=line)
