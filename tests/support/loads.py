@@ -13,7 +13,7 @@ import duckdb
 from include.elt.contract import Column
 from include.elt.lake import Manifest, describe
 from include.elt.replication import Meta
-from include.elt.sql import literal
+from include.elt.sql import literal, quoted
 from include.elt.warehouse import LoadResult
 from tests.support.elt import Bench, Row
 
@@ -28,10 +28,10 @@ def moment(minute: int) -> datetime:
 def values(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
     """A query that gives these rows in the types of a contract."""
     types = {name: Column(name, data_type).duckdb_type for name, data_type in columns.items()}
-    casts = ", ".join(f"CAST({name} AS {data_type}) AS {name}" for name, data_type in types.items())
+    casts = ", ".join(f"CAST({quoted(name)} AS {data_type}) AS {quoted(name)}" for name, data_type in types.items())
     given = rows or [(None,) * len(types)]
     lines = ", ".join(f"({', '.join('NULL' if v is None else literal(str(v)) for v in row)})" for row in given)
-    return f"SELECT {casts} FROM (VALUES {lines}) AS v({', '.join(types)}) LIMIT {len(rows)}"
+    return f"SELECT {casts} FROM (VALUES {lines}) AS v({', '.join(map(quoted, types))}) LIMIT {len(rows)}"
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Raw:
 
     bench: Bench
     columns: Mapping[str, str] = field(default_factory=lambda: {"id": "bigint", "a": "string"})
-    policy: Meta = Meta()
+    policy: Meta = field(default_factory=Meta)
     mode: str = "incremental"
     key: tuple[str, ...] = ("id",)
     update_key: str | None = None

@@ -74,6 +74,11 @@ def is_wider(old: str, new: str) -> bool:
     return int(wider[1]) - int(wider[2]) >= digits and int(wider[2]) >= scale
 
 
+def way_out(mode: str) -> str:
+    """How to get a table of another shape, in words; a snapshot knows no full refresh, which would lose the others."""
+    return "move the table away" if mode == "snapshot" else "run the DAG with full_refresh"
+
+
 def compare(contract: Mapping[str, str], table: Mapping[str, str]) -> Difference:
     """The difference between the columns of a contract and those of a raw table, whatever their order.
 
@@ -99,16 +104,16 @@ def decide(difference: Difference, policy: Policy, table: str, key: tuple[str, .
         policy: the stream's `meta.on_schema_change`.
         table: the raw table, for messages.
         key: columns that identify a row; the table has to have them.
-        mode: mode of the load; a snapshot knows no full refresh.
+        mode: mode of the load.
 
     Raises:
         RefusedLoadError: the policy does not allow the difference, or nothing but a full refresh helps.
     """
-    way_out = "move the table away" if mode == "snapshot" else "run the DAG with full_refresh"
+    otherwise = way_out(mode)
     lost = [name for name in key if name in difference.missing]
     if lost and mode != "snapshot":
         raise RefusedLoadError(
-            f"{table}: the table has no column {', '.join(lost)}, the primary key of the stream; {way_out}"
+            f"{table}: the table has no column {', '.join(lost)}, the primary key of the stream; {otherwise}"
         )
     missing = [f"it lacks the column {name} {kind}" for name, kind in difference.missing.items()]
     extra = [f"its column {name} {kind} is not in the contract" for name, kind in difference.extra.items()]
@@ -120,13 +125,13 @@ def decide(difference: Difference, policy: Policy, table: str, key: tuple[str, .
         raise RefusedLoadError(
             f"{table}: the table does not have the columns of the contract:"
             f" {'; '.join([*missing, *extra, *widened, *changed])}{_renamed(difference)}."
-            f" To take the contract's columns, {way_out}"
+            f" To take the contract's columns, {otherwise}"
             + ("" if difference.changed else ", or set meta.on_schema_change: add for the stream")
         )
     if policy == "add" and changed:
         raise RefusedLoadError(
             f"{table}: {'; '.join(changed)}, which is no wider type, so meta.on_schema_change: add cannot change it;"
-            f" {way_out}"
+            f" {otherwise}"
         )
     kept = [f"{each}; it is kept, with NULL in new rows" for each in extra]
     if policy == "add":

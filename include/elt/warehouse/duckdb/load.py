@@ -23,7 +23,7 @@ from include.elt.sql import literal, parquet, quoted
 from include.elt.warehouse.duckdb import loadlog
 from include.elt.warehouse.duckdb.table import ZONED, Table, contract_type, duckdb_type, exact, one
 from include.elt.warehouse.rules import check_counts, check_order, window_of
-from include.elt.warehouse.schema import compare, decide
+from include.elt.warehouse.schema import compare, decide, way_out
 
 log = logging.getLogger("include.elt.warehouse.duckdb")
 
@@ -80,8 +80,8 @@ class Load:
         arrived = one(self.sql, f"SELECT count(*) FROM {self._files}")
         if arrived != self.manifest.rows:
             raise self._wrong(f"{arrived} rows arrived of {self.manifest.rows}")
-        if mode in ("incremental", "backfill") and not self.manifest.primary_key:
-            raise self._wrong("the manifest names no primary key, clear the extract task")
+        if mode in ("incremental", "backfill"):
+            self._check_key()
         known = () if self.created else check_order(self.manifest, loadlog.newer(self.sql, self.manifest))
         if mode == "full-refresh":
             changes, of_source = self._replace()
@@ -93,6 +93,15 @@ class Load:
         if counts:
             log.info("%s", counts)
         return changes
+
+    def _check_key(self) -> None:
+        if not self.manifest.primary_key:
+            raise self._wrong("the manifest names no primary key, clear the extract task")
+        if "rowid" in {*self._types, *self.table.columns}:
+            raise RefusedLoadError(
+                f"{self.table.name}: DuckDB needs the name of the column rowid for itself when rows are merged;"
+                " give it another one in the contract, and the stream a sql that says so"
+            )
 
     # Every step returns the rows of the table that stand for the source, which reconciliation compares.
 
@@ -126,10 +135,10 @@ class Load:
                 " are deleted in the source; move the table away, or set meta.deletes: ignore for the stream"
             )
         keys = {name: exact(f"t.{quoted(name)}", old[name], self._types[name]) for name in self.manifest.primary_key}
-        listed = _all(f"e.{quoted(name)} = {key}" for name, key in keys.items())
-        old_rows, missed = f"{self.table.quoted} AS t", f"NOT EXISTS (SELECT 1 FROM {self._files} AS e WHERE {listed})"
+        same = _all(f"e.{quoted(name)} = {key}" for name, key in keys.items())
+        missed = f"{self.table.quoted} AS t ANTI JOIN {self._files} AS e ON {same}"
         columns = {name: (old[name], new) for name, new in self._types.items() if name in old}
-        self._check_fit(columns, f"{old_rows} WHERE {missed} AND", "t", "a row that is deleted in the source has")
+        self._check_fit(columns, f"{missed} WHERE", "t", "a row that is deleted in the source has")
         values = [
             f"{exact(f't.{quoted(name)}', *columns[name]) if name in columns else f'CAST(NULL AS {new})'}"
             f" AS {quoted(name)}"
@@ -138,7 +147,7 @@ class Load:
         loaded, mark = (f"t.{quoted(name)}" if name in old else "NULL" for name in ADDED)
         self.sql.execute(
             f"CREATE TEMP TABLE {_KEPT} AS SELECT {', '.join(values)}, CAST({loaded} AS {ZONED}) AS"
-            f" {quoted(LOADED_AT)}, coalesce({mark}, {self._at}) AS {quoted(DELETED_AT)} FROM {old_rows} WHERE {missed}"
+            f" {quoted(LOADED_AT)}, coalesce({mark}, {self._at}) AS {quoted(DELETED_AT)} FROM {missed}"
         )
         return one(self.sql, f"SELECT count(*) FROM {_KEPT}")
 
@@ -232,12 +241,12 @@ class Load:
         listed = ", ".join(
             f"{exact(f'k.{quoted(n)}', self._types[n], self.table.columns[n])} AS {quoted(n)}" for n in names
         )
-        unmarked = f"t.{quoted(DELETED_AT)} IS NULL AND" if self.policy.deletes == "soft" else ""
+        same = _all(f"k.{quoted(name)} = t.{quoted(name)}" for name in names)
+        unmarked = f"t.{quoted(DELETED_AT)} IS NULL" if self.policy.deletes == "soft" else "TRUE"
         return one(
             self.sql,
-            f"CREATE TEMP TABLE {_GONE} AS SELECT t.rowid AS {_ROW} FROM {self.table.quoted} AS t WHERE {unmarked}"
-            f" NOT EXISTS (SELECT 1 FROM (SELECT {listed} FROM {parquet([keys])} AS k) AS k"
-            f" WHERE {_all(f'k.{quoted(n)} = t.{quoted(n)}' for n in names)})",
+            f"CREATE TEMP TABLE {_GONE} AS SELECT t.rowid AS {_ROW} FROM {self.table.quoted} AS t"
+            f" ANTI JOIN (SELECT {listed} FROM {parquet([keys])} AS k) AS k ON {same} WHERE {unmarked}",
         )
 
     def _conform(self) -> dict[str, str]:
@@ -265,7 +274,7 @@ class Load:
                 log.warning("%s: the column %s is added", table.name, name)
                 table.add(name, ZONED)
         pairs = {n: (t, table.columns[n]) for n, t in self._types.items() if n not in change.leave_out}
-        fitting = {name: pairs[name] for name in change.fit}
+        fitting = {name: pair for name, pair in pairs.items() if name in change.fit}
         self._check_fit(fitting, f"{self._files} AS e WHERE", "e", "a row of the source has")
         return {name: exact(f"e.{quoted(name)}", *pair) for name, pair in pairs.items()}
 
@@ -294,7 +303,7 @@ class Load:
             if bad:
                 raise RefusedLoadError(
                     f"{self.table.name}: {what} {bad[0]!r} in the column {name}, which does not fit its type"
-                    f" {contract_type(new)} exactly; run the DAG with full_refresh, or change the contract"
+                    f" {contract_type(new)} exactly; {way_out(self.manifest.mode)}, or change the contract"
                 )
 
     def _refuse_empty(self, rows: int, there: int, what: str, why: str) -> None:

@@ -54,7 +54,7 @@ class TestMerge:
         assert raw.rows() == [(1,), (2,), (3,)]
 
     def test_odd_names(self, raw: Raw, mode: str) -> None:
-        raw.columns = {"id": "bigint", "select": "string", "e": "string", "t": "int", "rowid": "int"}
+        raw.columns = {"id": "bigint", "select": "string", "e": "string", "t": "int", "filename": "int"}
         raw.load([(1, "x", "e", 1, 7), (2, "x", "e", 1, 7)])
         assert changes(raw.load([(1, "x", "E", 1, 8), (3, "x", "e", 1, 7)], mode=mode)) == (1, 1, 0)
         assert raw.rows() == [(1, "x", "E", 1, 8), (2, "x", "e", 1, 7), (3, "x", "e", 1, 7)]
@@ -85,6 +85,10 @@ class TestMerge:
     def test_without_a_primary_key_is_an_error(self, raw: Raw, mode: str) -> None:
         with pytest.raises(LoadError, match="names no primary key"):
             raw.load([(1, "x")], mode=mode, primary_key=())
+
+    def test_a_column_that_duckdb_needs_itself_is_refused(self, raw: Raw, mode: str) -> None:
+        with pytest.raises(RefusedLoadError, match="the column rowid"):
+            raw.load([(1, 1)], mode=mode, columns={"id": "bigint", "rowid": "bigint"})
 
     def test_rows_that_do_not_add_up_are_rolled_back(self, raw: Raw, mode: str) -> None:
         from dataclasses import replace
@@ -210,7 +214,7 @@ class TestSoftFullRefresh:
     def test_a_value_that_does_not_fit_the_new_shape_is_an_error(self, raw: Raw) -> None:
         raw.policy = Meta(deletes="soft")
         raw.load([(1, "7"), (2, "eight")], mode="full-refresh")
-        with pytest.raises(RefusedLoadError, match="deleted in the source has 'eight' in the column a.* int"):
+        with pytest.raises(RefusedLoadError, match=r"deleted in the source has 'eight' in the column a.* int"):
             raw.load([(1, 7)], mode="full-refresh", columns={"id": "bigint", "a": "int"})
         assert raw.rows("id, a") == [(1, "7"), (2, "eight")]
 
@@ -244,7 +248,7 @@ class TestATableThatIsGone:
         raw.load([(1, "x")])
         latest = raw.extract([(2, "y")], window={"column": "id", "lower": "1", "upper": "2", "closed": True})
         raw.bench.query("DROP TABLE raw.orders")
-        with pytest.raises(RefusedLoadError, match="the table is gone.*clear the extract task.*full_refresh"):
+        with pytest.raises(RefusedLoadError, match=r"the table is gone.*clear the extract task.*full_refresh"):
             raw.take(latest)
         assert raw.bench.warehouse().count("raw.orders") is None
 
