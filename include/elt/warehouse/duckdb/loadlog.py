@@ -1,4 +1,8 @@
-"""The load log: a row for every load, written in the transaction of the load itself."""
+"""The load log: a row for every load, written in the transaction of the load itself.
+
+Values are SQL literals and no parameters: the first parameter that DuckDB's client is given makes it import pandas, if
+that is installed, which takes longer than most loads.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import Any
 import duckdb
 
 from include.elt.lake import Manifest
-from include.elt.sql import quoted
+from include.elt.sql import literal, quoted
 from include.elt.warehouse import LOAD_LOG, LoadResult
 from include.elt.warehouse.rules import Loaded
 
@@ -49,13 +53,6 @@ _LATER = {
 }
 """Columns that logs of earlier versions lack; they get them without a value."""
 
-_SINCE = f"""
-table_name = $table AND loaded_at >= coalesce(
-    (SELECT max(loaded_at) FROM {LOAD_LOG} WHERE table_name = $table AND (table_created{{}})), '-infinity')
-"""
-_OF_THIS_TABLE = _SINCE.format("")
-"""Loads since the raw table was made; what was loaded into one that somebody dropped does not count."""
-
 
 def prepare(sql: duckdb.DuckDBPyConnection) -> None:
     """Make the log, or give one of an earlier version its new columns."""
@@ -76,8 +73,8 @@ def loaded_before(sql: duckdb.DuckDBPyConnection, manifest: Manifest) -> LoadRes
         **{name: f"coalesce({name}, 0)" for name in ("rows_updated", "rows_deleted", "rows_duplicate")},
     }
     row = sql.execute(
-        f"SELECT {', '.join(figures.values())} FROM {LOAD_LOG} WHERE manifest_id = $id AND {_OF_THIS_TABLE}",
-        {"id": manifest.id, "table": manifest.table},
+        f"SELECT {', '.join(figures.values())} FROM {LOAD_LOG}"
+        f" WHERE manifest_id = {literal(manifest.id)} AND {_since_made(manifest.table)}"
     ).fetchone()
     return LoadResult(**dict(zip(figures, row, strict=True))) if row else None
 
@@ -86,23 +83,18 @@ def newer(sql: duckdb.DuckDBPyConnection, manifest: Manifest) -> list[Loaded]:
     """Loads into the raw table whose extractions are newer than this one, the newest first."""
     rows = sql.execute(
         "SELECT run_id, mode, window_lower, window_upper, window_closed, window_column"
-        f" FROM {LOAD_LOG} WHERE {_OF_THIS_TABLE} AND extracted_at > $at ORDER BY extracted_at DESC",
-        {"table": manifest.table, "at": manifest.extracted_at},
+        f" FROM {LOAD_LOG} WHERE {_since_made(manifest.table)} AND extracted_at > {literal(manifest.extracted_at)}"
+        " ORDER BY extracted_at DESC"
     ).fetchall()
     return [Loaded(*row) for row in rows]
 
 
 def snapshots_of_run(sql: duckdb.DuckDBPyConnection, manifest: Manifest) -> str:
-    """SQL of the times of snapshots that the same run took of the same stream earlier; its parameters are filled in."""
+    """SQL list of the times of snapshots that the same run took of the same stream; empty without any."""
     rows = sql.execute(
-        f"SELECT extracted_at::VARCHAR FROM {LOAD_LOG} WHERE {_OF_THIS_TABLE}"
-        " AND mode = 'snapshot' AND run_id = $run AND replication = $replication AND stream = $stream",
-        {
-            "table": manifest.table,
-            "run": manifest.run_id,
-            "replication": manifest.replication,
-            "stream": manifest.stream,
-        },
+        f"SELECT extracted_at::VARCHAR FROM {LOAD_LOG} WHERE {_since_made(manifest.table)} AND mode = 'snapshot'"
+        f" AND run_id = {literal(manifest.run_id)} AND replication = {literal(manifest.replication)}"
+        f" AND stream = {literal(manifest.stream)}"
     ).fetchall()
     return ", ".join(f"TIMESTAMPTZ '{text}'" for (text,) in rows)
 
@@ -110,14 +102,13 @@ def snapshots_of_run(sql: duckdb.DuckDBPyConnection, manifest: Manifest) -> str:
 def files(sql: duckdb.DuckDBPyConnection, table: str) -> frozenset[tuple[str, str]]:
     """Name and sha256 of the files that were loaded into a table, since and with its last full refresh."""
     has_source = sql.execute(
-        "SELECT 1 FROM duckdb_columns() WHERE schema_name || '.' || table_name = ? AND column_name = 'source'"
-        " AND database_name = current_database()",
-        [LOAD_LOG],
+        f"SELECT 1 FROM duckdb_columns() WHERE schema_name || '.' || table_name = {literal(LOAD_LOG)}"
+        " AND column_name = 'source' AND database_name = current_database()"
     ).fetchone()
     if not has_source:
         return frozenset()
-    since = _SINCE.format(" OR mode = 'full-refresh'")
-    rows = sql.execute(f"SELECT source FROM {LOAD_LOG} WHERE {since} AND source IS NOT NULL", {"table": table})
+    since = _since_made(table, "OR mode = 'full-refresh'")
+    rows = sql.execute(f"SELECT source FROM {LOAD_LOG} WHERE {since} AND source IS NOT NULL")
     return frozenset(pair for (text,) in rows.fetchall() for pair in files_of(json.loads(text)))
 
 
@@ -164,8 +155,13 @@ def record(sql: duckdb.DuckDBPyConnection, manifest: Manifest, result: LoadResul
         "source_columns": json.dumps(manifest.source_columns, ensure_ascii=False),
         "table_created": created,
     }
-    sql.execute(f"DELETE FROM {LOAD_LOG} WHERE manifest_id = ?", [manifest.id])
-    sql.execute(
-        f"INSERT INTO {LOAD_LOG} ({', '.join(row)}, loaded_at) VALUES ({', '.join('?' * len(row))}, now())",
-        list(row.values()),
-    )
+    values = ", ".join("NULL" if value is None else literal(str(value)) for value in row.values())
+    sql.execute(f"DELETE FROM {LOAD_LOG} WHERE manifest_id = {literal(manifest.id)}")
+    sql.execute(f"INSERT INTO {LOAD_LOG} ({', '.join(row)}, loaded_at) VALUES ({values}, now())")
+
+
+def _since_made(table: str, otherwise: str = "") -> str:
+    """SQL condition: loads since the raw table was made; those into one that somebody dropped do not count."""
+    of_table = f"table_name = {literal(table)}"
+    last = f"SELECT max(loaded_at) FROM {LOAD_LOG} WHERE {of_table} AND (table_created {otherwise})"
+    return f"{of_table} AND loaded_at >= coalesce(({last}), '-infinity')"

@@ -7,7 +7,7 @@ from functools import cached_property
 import duckdb
 
 from include.elt.contract import DELETED_AT, TYPES, Column
-from include.elt.sql import quoted
+from include.elt.sql import literal, quoted
 
 ZONED = "TIMESTAMP WITH TIME ZONE"
 
@@ -57,9 +57,8 @@ class Table:
             self.sql.execute(
                 "SELECT lower(column_name), data_type FROM duckdb_columns() JOIN duckdb_tables()"
                 " USING (database_name, schema_name, table_name)"
-                " WHERE schema_name = ? AND table_name = ? AND database_name = current_database()"
-                " ORDER BY column_index",
-                [schema, name],
+                f" WHERE schema_name = {literal(schema)} AND table_name = {literal(name)}"
+                " AND database_name = current_database() ORDER BY column_index"
             ).fetchall()
         )
 

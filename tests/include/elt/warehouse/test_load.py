@@ -264,6 +264,16 @@ def test_the_warehouse_of_the_settings(bench: Bench) -> None:
     assert warehouse.count("raw.orders") == 1
 
 
+def test_no_load_imports_pandas(bench: Bench) -> None:
+    """DuckDB's client does so for the first parameter of a statement; it takes longer than most loads."""
+    raw = Raw(bench)
+    raw.load([(1, "x")])
+    _, folder = raw.extract([(1, "X")])
+    code = f"{LOADING}\nBench(Path(sys.argv[1])).warehouse().state('raw.orders', 'id')\n"
+    code += "print('ready' if 'pandas' not in sys.modules else 'pandas', flush=True)"
+    python(code, str(bench.root), str(folder)).wait()
+
+
 class TestAnotherProcess:
     def test_is_waited_for_a_bounded_time_and_named(self, bench: Bench) -> None:
         bench.warehouse().load(*bench.publish(many(3)))

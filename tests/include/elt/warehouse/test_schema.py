@@ -11,7 +11,8 @@ import pytest
 from include.elt.contract import TYPES, Column
 from include.elt.errors import RefusedLoadError
 from include.elt.replication import Meta
-from include.elt.warehouse.duckdb.table import contract_type, duckdb_type
+from include.elt.sql import literal
+from include.elt.warehouse.duckdb.table import contract_type, duckdb_type, exact
 from include.elt.warehouse.schema import Difference, compare, is_wider
 from tests.support.loads import Raw, changes
 
@@ -85,6 +86,34 @@ class TestComparison:
         assert there == duckdb_type(data_type)
         assert not compare({"x": contract_type(there)}, {"x": contract_type(duckdb_type(data_type))})
         assert contract_type(there) == {"integer": "int", "varchar(5)": "string"}.get(data_type, data_type)
+
+
+@pytest.mark.parametrize(
+    ("value", "old", "new", "becomes"),
+    [
+        ("2.7", "DECIMAL(9,1)", "INTEGER", None),
+        ("3.0", "DECIMAL(9,1)", "INTEGER", "3"),
+        ("300", "INTEGER", "TINYINT", None),
+        ("9007199254740993", "BIGINT", "DOUBLE", None),
+        ("9007199254740992", "BIGINT", "DOUBLE", "9007199254740992.0"),
+        ("nan", "DOUBLE", "INTEGER", None),
+        ("0.1", "DOUBLE", "DECIMAL(9,2)", "0.10"),
+        ("0.123", "DOUBLE", "DECIMAL(9,2)", None),
+        ("007", "VARCHAR", "INTEGER", None),
+        ("7", "VARCHAR", "INTEGER", "7"),
+        ("2026-01-01 12:00:00", "TIMESTAMP", "DATE", None),
+        ("2026-01-01 00:00:00", "TIMESTAMP", "DATE", "2026-01-01"),
+        ("x", "VARCHAR", "DATE", None),
+        (None, "INTEGER", "VARCHAR", None),
+    ],
+)
+def test_a_value_becomes_another_type_only_if_it_stays_the_same(
+    value: str | None, old: str, new: str, becomes: str | None
+) -> None:
+    with duckdb.connect() as sql:
+        sql.execute(f"CREATE TABLE t AS SELECT CAST({'NULL' if value is None else literal(value)} AS {old}) AS v")
+        [(found,)] = sql.execute(f"SELECT CAST({exact('v', old, new)} AS VARCHAR) FROM t").fetchall()
+    assert found == becomes
 
 
 MODES = pytest.mark.parametrize("mode", ["incremental", "backfill", "snapshot"])

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import duckdb
 import pytest
 
 from include.elt.contract import Column
@@ -129,6 +130,11 @@ class TestWithOthers:
         raw.load([(1, "x")])
         with held(raw.bench, 60, read_only=True):
             assert raw.bench.warehouse(lock_timeout=0.2).count("raw.orders") == 1
+
+    def test_waits_for_a_load_of_its_own_process(self, raw: Raw) -> None:
+        raw.load([(1, "x")])
+        with duckdb.connect(str(raw.bench.database)), pytest.raises(WarehouseBusyError, match="LOCK_TIMEOUT"):
+            raw.bench.warehouse(lock_timeout=0.2).state("raw.orders", None)
 
     def test_sees_what_was_committed_before_a_kill(self, bench: Bench) -> None:
         code = """
