@@ -207,7 +207,7 @@ class DatabaseSource:
             only = contract.only(self.stream.primary_key)
             everything = self.dialect.relation(self.stream, None)
             keys = self._read(everything, work, null, only, [there[name] for name in only.names], [], key, 1).text
-        if self.stream.meta.reconcile is not None:
+        if self.stream.meta.reconcile is not None and reading.mode != "backfill":  # which says nothing of the rest
             until = replace(window, lower=None) if window else None
             whole = self.dialect.relation(self.stream, until)
             limit = self.dialect.within(there[until.column], until) if until else ""

@@ -28,7 +28,9 @@ from include.elt.sources.database import COUNT, Relation, SourceColumn, Way
 ROWS = 500
 """Rows of a block."""
 
-_REFUSED = frozenset((18452, 18456, 18470, 18486, 18487, 18488, 4060, 4064, 916, 229, 230, 262, 297, 208, 207, 102, 156))
+_REFUSED = frozenset(
+    (18452, 18456, 18470, 18486, 18487, 18488, 4060, 4064, 916, 229, 230, 262, 297, 208, 207, 102, 156)
+)
 """Errors that another try does not mend: log-in, database, rights, tables, columns, syntax."""
 
 _CONTRACT = {
@@ -182,9 +184,7 @@ class Mssql:
             blocks=False,
         )
 
-    def _by_key(
-        self, relation: Relation, key: str, columns: Sequence[SourceColumn | None], condition: str
-    ) -> str:
+    def _by_key(self, relation: Relation, key: str, columns: Sequence[SourceColumn | None], condition: str) -> str:
         """Blocks of some rows each, in the order of the key; one without rows where there are none."""
         fields = ["''" if column is None else _field(column) for column in columns]
         line = " + ',' + ".join([*fields, "'1'"])
