@@ -48,6 +48,10 @@ CREATE MACRO tds_binary(x) AS CASE WHEN regexp_matches(x, '[\\x00-\\x1F]')
     ELSE rtrim(x, ' ') END;
 CREATE MACRO tds_guid(x) AS substr(x, 25) || substr(x, 20, 4) || substr(x, 17, 2) || substr(x, 15, 2)
     || substr(x, 12, 2) || substr(x, 10, 2) || substr(x, 7, 2) || substr(x, 5, 2) || substr(x, 3, 2) || substr(x, 1, 2);
+CREATE MACRO tds_cut(x, n) AS CASE WHEN tds_units(x) = length(x) THEN left(x, n)
+    ELSE error('40000:TDS stand-in: cutting text beyond the first plane: outside the subset') END;
+CREATE MACRO tds_short(x, n) AS CASE WHEN length(x) > n
+    THEN error('8115:Arithmetic overflow error converting expression to text.') ELSE x END;
 CREATE MACRO tds_fits(x, n) AS CASE WHEN tds_units(rtrim(x, ' ')) > n
     THEN error('2628:String or binary data would be truncated.') ELSE x END;
 CREATE MACRO tds_divisor(x) AS CASE WHEN x = 0 THEN error('8134:Divide by zero error encountered.') ELSE x END;
@@ -212,7 +216,8 @@ class Compiler:
                     raise refusal(f"GROUP BY {column.type}")
                 scope.groups.append(column.sql)
         scope.windows = scope.aggregates = True
-        items, outputs = [], []
+        items: list[str] = []
+        outputs: list[Output] = []
         for expression, alias in query.items:
             for name, value in self._item(expression, alias):
                 items.append(value.sql)
@@ -443,7 +448,7 @@ class Compiler:
         )
 
     def _open_range(self, expression: ast.Binary) -> str:
-        """`a < b OR b IS NULL` of whole numbers as one comparison, which DuckDB joins by range instead of row by row."""
+        """`a < b OR b IS NULL` of whole numbers as one comparison: DuckDB joins that by range, not row by row."""
         less, null = expression.left, expression.right
         if not (isinstance(less, ast.Binary) and less.operator == "<" and isinstance(null, ast.IsNull)):
             return ""
@@ -468,10 +473,9 @@ class Compiler:
             if not numbers or (left.type.name == "bit") != (right.type.name == "bit"):
                 kind = _stronger(left.type, right.type)
                 left, right = (self.converted(left, kind), self.converted(right, kind))
-        elif "binary" in (left.type.collation, right.type.collation):
-            left, right = _collated(left, "binary"), _collated(right, "binary")
-        elif "catalogue" in (left.type.collation, right.type.collation):
-            left, right = _collated(left, "catalogue"), _collated(right, "catalogue")
+        else:
+            collation = _collation(left.type, right.type)
+            left, right = _collated(left, collation), _collated(right, collation)
         key = _comparable if operator in ("=", "<>") else _sortable
         return f"({key(left)} {operator} {key(right)})"
 
@@ -587,9 +591,9 @@ class Compiler:
             return Value(f"CAST(NULL AS {kind.stored})", kind, known=True)
         if kind.is_text and not operand.type.is_text:
             return self._shown(operand, kind, expression.style)
-        if expression.style not in (None, 0) and not (operand.type.is_text and kind.name in MOMENTS | {"time"}):
-            if not (operand.type.is_text and kind.is_text) and operand.type.name not in NUMBERS:
-                raise refusal(f"style {expression.style} from {operand.type} to {kind}")
+        plain = operand.type.name in NUMBERS or (operand.type.is_text and kind.name not in BINARIES)
+        if expression.style not in (None, 0) and not plain:
+            raise refusal(f"style {expression.style} from {operand.type} to {kind}")
         if kind.is_text:
             return self._cut(operand, kind)
         return self.converted(operand, kind)
@@ -620,7 +624,7 @@ class Compiler:
             return Value(value.sql, kind, nullable=value.nullable)
         if value.known and value.constant is not None:
             return Compiler.constant(value.constant[: kind.length], kind)
-        sql = f"CASE WHEN tds_units({value.sql}) = length({value.sql}) THEN left({value.sql}, {kind.length}) ELSE error('40000:TDS stand-in: cutting text beyond the first plane: outside the subset') END"
+        sql = f"tds_cut({value.sql}, {kind.length})"
         return Value(sql, kind, nullable=value.nullable)
 
     def _shown(self, value: Value, kind: SqlType, style: int | None) -> Value:
@@ -649,7 +653,7 @@ class Compiler:
         if kind.length != MAX and of.name in BINARIES:
             text = f"left({text}, {kind.length})"
         elif kind.length != MAX and (kind.length or 0) < 41:
-            text = f"CASE WHEN length({text}) > {kind.length} THEN error('8115:Arithmetic overflow error converting expression to data type {kind.name}.') ELSE {text} END"
+            text = f"tds_short({text}, {kind.length})"
         return Value(text, kind, nullable=value.nullable)
 
     def converted(self, value: Value, kind: SqlType) -> Value:

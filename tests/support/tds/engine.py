@@ -70,7 +70,7 @@ _PRECISIONS |= {"real": 24, "float": 53}
 def _described(kind: SqlType) -> tuple[Any, ...]:
     """What INFORMATION_SCHEMA.COLUMNS tells of a type, from DATA_TYPE on."""
     name, length = kind.name, kind.length if kind.name != "xml" else MAX
-    octets = length * 2 if length not in (None, MAX) and kind.is_wide else length
+    octets = length * 2 if length is not None and length != MAX and kind.is_wide else length
     precision = kind.precision or _PRECISIONS.get(name)
     scale = 0 if name in INTEGERS else 4 if "money" in name else kind.scale if name == "decimal" else None
     digits = {"date": 0, "smalldatetime": 0, "datetime": 3}.get(name, kind.scale if name != "decimal" else None)
@@ -108,7 +108,7 @@ class Database:
         self.duck.execute(MACROS)
         for of, encoding in (("wide", "utf-16-le"), ("narrow", "cp1252"), ("binary", None)):
             data = "BLOB" if encoding is None else "VARCHAR"
-            self.duck.create_function(f"tds_hash_{of}", _hash(encoding), ["VARCHAR", data], "BLOB")  # type: ignore[arg-type]
+            self.duck.create_function(f"tds_hash_{of}", _hash(encoding), ["VARCHAR", data], "BLOB")
         self._made = 0
         for name, columns in _VIEWS.items():
             made = [TableColumn(column, kind, f"c{place}") for place, (column, kind) in enumerate(columns.items())]
@@ -238,7 +238,7 @@ class Session:
 
     def function(self, name: str) -> tuple[Any, SqlType] | None:
         now, text = datetime.now(UTC).replace(tzinfo=None), SqlType("nvarchar", 128)
-        ticks = (now.toordinal() - 1) * DAY + int((now - datetime.combine(now, time())).total_seconds() * 10**7)  # noqa: DTZ
+        ticks = (now.toordinal() - 1) * DAY + int((now - datetime.combine(now, time())).total_seconds() * 10**7)
         precise, coarse = SqlType("datetime2", scale=7), SqlType("datetime")
         known: dict[str, tuple[Any, SqlType]] = {
             "DB_NAME": (self.database.name, text),
@@ -262,17 +262,20 @@ class Session:
             yield self._select(statement)
         elif isinstance(statement, ast.Insert | ast.Update | ast.Delete):
             compiler = Compiler(self)
-            change = {ast.Insert: compiler.insert, ast.Update: compiler.update, ast.Delete: compiler.delete}
-            [[self.counted]] = self._ask(change[type(statement)](statement)).fetchall()
+            if isinstance(statement, ast.Insert):
+                sql = compiler.insert(statement)
+            elif isinstance(statement, ast.Update):
+                sql = compiler.update(statement)
+            else:
+                sql = compiler.delete(statement)
+            [(self.counted,)] = self._ask(sql).fetchall()
             yield Result(count=None if self.silent else self.counted)
         elif isinstance(statement, ast.Transaction):
             self.transaction(statement.what)
             yield Result()
         elif isinstance(statement, ast.If):
-            [[holds]] = (
-                self.duck.execute(Compiler(self).test(statement.condition)).fetchall() if not self._broken else [[True]]
-            )
-            if holds:
+            # After an error only what ends the transaction is let through, and that is what an IF may hold.
+            if self._broken or self.duck.execute(Compiler(self).test(statement.condition)).fetchall() == [(True,)]:
                 yield from self._run(statement.then)
         elif isinstance(statement, ast.SetOption):
             if statement.name.startswith("TEXTSIZE") and int(statement.name.split()[-1]) not in (-1, 2147483647):

@@ -279,101 +279,20 @@ _TOKENS = re.compile(
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )
 
-_RESERVED = set(
-    [
-        "ALTER",
-        "AND",
-        "AS",
-        "ASC",
-        "BEGIN",
-        "BETWEEN",
-        "BY",
-        "CASE",
-        "COLLATE",
-        "COMMIT",
-        "CREATE",
-        "CROSS",
-        "DELETE",
-        "DESC",
-        "DISTINCT",
-        "DROP",
-        "ELSE",
-        "END",
-        "EXCEPT",
-        "EXISTS",
-        "FETCH",
-        "FOR",
-        "FROM",
-        "FULL",
-        "GROUP",
-        "HAVING",
-        "IF",
-        "IN",
-        "INNER",
-        "INSERT",
-        "INTERSECT",
-        "INTO",
-        "IS",
-        "JOIN",
-        "LEFT",
-        "LIKE",
-        "MERGE",
-        "NOT",
-        "NULL",
-        "OFFSET",
-        "ON",
-        "OPTION",
-        "OR",
-        "ORDER",
-        "OUTER",
-        "OVER",
-        "PERCENT",
-        "PIVOT",
-        "RIGHT",
-        "ROLLBACK",
-        "SELECT",
-        "SET",
-        "TABLE",
-        "THEN",
-        "TOP",
-        "TRUNCATE",
-        "UNION",
-        "UNPIVOT",
-        "UPDATE",
-        "USE",
-        "VALUES",
-        "WAITFOR",
-        "WHEN",
-        "WHERE",
-        "WITH",
-        "WITHIN",
-        "EXEC",
-        "EXECUTE",
-        "DECLARE",
-        "LIMIT",
-    ]
-)
+_RESERVED = {
+    "ALTER", "AND", "AS", "ASC", "BEGIN", "BETWEEN", "BY", "CASE", "COLLATE", "COMMIT", "CREATE", "CROSS",
+    "DELETE", "DESC", "DISTINCT", "DROP", "ELSE", "END", "EXCEPT", "EXISTS", "FETCH", "FOR", "FROM", "FULL",
+    "GROUP", "HAVING", "IF", "IN", "INNER", "INSERT", "INTERSECT", "INTO", "IS", "JOIN", "LEFT", "LIKE",
+    "MERGE", "NOT", "NULL", "OFFSET", "ON", "OPTION", "OR", "ORDER", "OUTER", "OVER", "PERCENT", "PIVOT",
+    "RIGHT", "ROLLBACK", "SELECT", "SET", "TABLE", "THEN", "TOP", "TRUNCATE", "UNION", "UNPIVOT", "UPDATE",
+    "USE", "VALUES", "WAITFOR", "WHEN", "WHERE", "WITH", "WITHIN", "EXEC", "EXECUTE", "DECLARE", "LIMIT",
+}  # fmt: skip
 _AGGREGATES = {"COUNT", "COUNT_BIG", "MIN", "MAX", "SUM", "STRING_AGG"}
-_OPTIONS = set(
-    [
-        "ARITHABORT",
-        "ANSI_NULLS",
-        "ANSI_WARNINGS",
-        "ANSI_PADDING",
-        "ANSI_NULL_DFLT_ON",
-        "CONCAT_NULL_YIELDS_NULL",
-        "CURSOR_CLOSE_ON_COMMIT",
-        "IMPLICIT_TRANSACTIONS",
-        "LOCK_TIMEOUT",
-        "NOCOUNT",
-        "NUMERIC_ROUNDABORT",
-        "QUOTED_IDENTIFIER",
-        "TEXTSIZE",
-        "TRANSACTION",
-        "XACT_ABORT",
-        "DEADLOCK_PRIORITY",
-    ]
-)
+_OPTIONS = {
+    "ARITHABORT", "ANSI_NULLS", "ANSI_WARNINGS", "ANSI_PADDING", "ANSI_NULL_DFLT_ON",
+    "CONCAT_NULL_YIELDS_NULL", "CURSOR_CLOSE_ON_COMMIT", "IMPLICIT_TRANSACTIONS", "LOCK_TIMEOUT", "NOCOUNT",
+    "NUMERIC_ROUNDABORT", "QUOTED_IDENTIFIER", "TEXTSIZE", "TRANSACTION", "XACT_ABORT", "DEADLOCK_PRIORITY",
+}  # fmt: skip
 """What may be SET. Only options that leave alone what the stand-in answers, or whose other value it refuses."""
 
 _HINTS = {
@@ -445,6 +364,10 @@ class _Parser:
         for word in words:
             if not self.accept(word):
                 raise self.unexpected()
+
+    def either(self, one: str, other: str) -> None:
+        if not self.accept(other):
+            self.expect(one)
 
     def unexpected(self) -> SqlError:
         token = self.peek()
@@ -740,11 +663,11 @@ class _Parser:
             if not orders:
                 raise SqlError(102, "Incorrect syntax near 'offset'.", 15)
             offset = self.expression()
-            _ = self.accept("ROWS") or self.expect("ROW")
+            self.either("ROW", "ROWS")
             if self.accept("FETCH"):
-                _ = self.accept("NEXT") or self.expect("FIRST")
+                self.either("FIRST", "NEXT")
                 fetch = self.expression()
-                _ = self.accept("ROWS") or self.expect("ROW")
+                self.either("ROW", "ROWS")
                 self.expect("ONLY")
         for word in ("UNION", "EXCEPT", "INTERSECT", "FOR"):
             if self.at(word):

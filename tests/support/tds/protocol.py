@@ -179,7 +179,10 @@ class Transport:
                 raise Hangup(f"TLS: {error.reason}") from error
             if self._out.pending:
                 data = self._out.read()
-                _ = self.send(data, PRELOGIN) if wrapped else self.socket.sendall(data)
+                if wrapped:
+                    self.send(data, PRELOGIN)
+                else:
+                    self.socket.sendall(data)
             if finished:
                 self.tls = tls
                 return

@@ -21,6 +21,7 @@ from tests.support.tds.types import Reader, SqlType, read_parameter
 
 _PROCEDURES = {10: "sp_executesql", 11: "sp_prepare", 12: "sp_execute", 13: "sp_prepexec", 15: "sp_unprepare"}
 _OFF, _ON, _NOT_SUPPORTED, _REQUIRED = 0, 1, 2, 3
+_TDS_8 = 0x08000000
 _SILENCE = 120.0
 """Seconds after which a silent client is dropped, so that no thread stays for ever."""
 
@@ -241,27 +242,38 @@ class Connection:
             return body[start : start + length * 2]
 
         user, self.app = text(40).decode("utf-16-le"), text(48).decode("utf-16-le")
-        password = bytes((byte ^ 0xA5) << 4 & 0xF0 | (byte ^ 0xA5) >> 4 for byte in text(44)).decode("utf-16-le")
+        swapped = bytes(byte ^ 0xA5 for byte in text(44))
+        password = bytes(byte << 4 & 0xF0 | byte >> 4 for byte in swapped).decode("utf-16-le", "replace")
         database = text(68).decode("utf-16-le")
         self._read_only = bool(body[26] & 0x20)
         entry = self._note("login", user, database=database)
         if self._login_only:
             self.wire.plain()
-        try:
-            if version < 0x730B0003:
-                raise refusal(f"TDS version {version:08x}, older than 7.3")
-            if (user, password) != (self.server.user, self.server.password):
-                raise SqlError(18456, f"Login failed for user '{user}'.", 14)
-            if (database or self.server.database.name).lower() != self.server.database.name.lower():
-                raise SqlError(4060, f'Cannot open database "{database}" requested by the login. The login failed.', 11)
-        except SqlError as error:
-            entry.error = error.number
-            self.wire.send(tds.message(error) + tds.done(tds.DONE, tds.FAILED))
-            raise Hangup(str(error)) from error
+        errors = self._refused(version, user, password, database)
+        if errors:
+            entry.error = errors[0].number
+            self.wire.send(b"".join(map(tds.message, errors)) + tds.done(tds.DONE, tds.FAILED))
+            raise Hangup(str(errors[0]))
         self.session = self.server.database.session(user, self.number, self._wait)
         packet_size = min(max(packet_size, 512), 32767) if packet_size else 4096
-        self.wire.send(tds.logged_in(min(version, 0x74000004), self.server.database.name, packet_size))
+        self.wire.send(
+            tds.logged_in(
+                version if version == _TDS_8 else min(version, 0x74000004), self.server.database.name, packet_size
+            )
+        )
         self.wire.packet_size = packet_size
+
+    def _refused(self, version: int, user: str, password: str, database: str) -> list[SqlError]:
+        """What SQL Server says to who may not come in."""
+        failed = SqlError(18456, f"Login failed for user '{user}'.", 14)
+        if version < 0x730B0003 and version != _TDS_8:
+            return [refusal(f"TDS version {version:08x}, older than 7.3")]
+        if (user, password) != (self.server.user, self.server.password):
+            return [failed]
+        if (database or self.server.database.name).lower() != self.server.database.name.lower():
+            message = f'Cannot open database "{database}" requested by the login. The login failed.'
+            return [SqlError(4060, message, 11), failed]
+        return []
 
     def _note(self, kind: str, sql: str, **more: Any) -> Entry:
         tls = (self.wire.tls.version() or "") if self.wire.tls else ""

@@ -38,31 +38,11 @@ WIDE = {"nchar", "nvarchar", "xml"}
 TEXTS = {"char", "varchar", "nchar", "nvarchar"}
 BINARIES = {"binary", "varbinary"}
 
-PRECEDENCE = [
-    "datetimeoffset",
-    "datetime2",
-    "datetime",
-    "smalldatetime",
-    "date",
-    "time",
-    "float",
-    "real",
-    "decimal",
-    "money",
-    "smallmoney",
-    "bigint",
-    "int",
-    "smallint",
-    "tinyint",
-    "bit",
-    "uniqueidentifier",
-    "nvarchar",
-    "nchar",
-    "varchar",
-    "char",
-    "varbinary",
-    "binary",
-]
+PRECEDENCE = (
+    "datetimeoffset", "datetime2", "datetime", "smalldatetime", "date", "time", "float", "real", "decimal",
+    "money", "smallmoney", "bigint", "int", "smallint", "tinyint", "bit", "uniqueidentifier", "nvarchar",
+    "nchar", "varchar", "char", "varbinary", "binary",
+)  # fmt: skip
 """Which of two types the other is converted to."""
 
 _STORED = {
@@ -270,18 +250,10 @@ def code_page(value: str) -> bytes:
 
 def _stored_number(value: Any, of: SqlType, kind: SqlType) -> Any:
     try:
-        number = (
-            Decimal(value.strip() or "0")
-            if of.is_text
-            else Decimal(str(value))
-            if of.name != "bit"
-            else Decimal(int(value))
-        )
+        number = Decimal(value.strip() or "0") if of.is_text else Decimal(str(+value))
     except InvalidOperation:
-        raise SqlError(
-            8114 if kind.name in EXACT else 245,
-            f"Conversion failed when converting the {of} value '{value}' to {kind}.",
-        ) from None
+        message = f"Conversion failed when converting the {of} value '{value}' to {kind}."
+        raise SqlError(8114 if kind.name in EXACT else 245, message) from None
     if not number.is_finite():
         raise SqlError(8114, f"Error converting data type {of} to {kind}.")
     overflow = SqlError(8115, f"Arithmetic overflow error converting {of} to data type {kind}.")
