@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import Any, Protocol
 
 from tests.support.tds import parser as ast
@@ -226,6 +227,8 @@ class Compiler:
                 outputs.append(Output(name, kind, physical, value.nullable, value.known, value.constant))
         if derived:
             self._named_once(derived, outputs)
+            if query.option:
+                raise SqlError(156, "Incorrect syntax near the keyword 'option'.", 15)
             if query.orders and query.top is None and query.offset is None:
                 raise SqlError(
                     1033,
@@ -427,8 +430,6 @@ class Compiler:
 
     def _predicate(self, expression: Any) -> str:
         if isinstance(expression, ast.Binary) and expression.operator in ("AND", "OR"):
-            if expression.operator == "OR" and (bounded := self._open_range(expression)):
-                return bounded
             left, right = self._predicate(expression.left), self._predicate(expression.right)
             return f"({left} {expression.operator} {right})"
         if isinstance(expression, ast.Unary) and expression.operator == "NOT":
@@ -446,20 +447,6 @@ class Compiler:
         raise SqlError(
             4145, "An expression of non-boolean type specified in a context where a condition is expected.", 15
         )
-
-    def _open_range(self, expression: ast.Binary) -> str:
-        """`a < b OR b IS NULL` of whole numbers as one comparison: DuckDB joins that by range, not row by row."""
-        less, null = expression.left, expression.right
-        if not (isinstance(less, ast.Binary) and less.operator == "<" and isinstance(null, ast.IsNull)):
-            return ""
-        if null.negated or null.operand != less.right:
-            return ""
-        left, right = self.value(less.left), self.value(less.right)
-        if left.type is None or right.type is None or left.nullable or left.type != right.type:
-            return ""
-        if left.type.name not in {*INTEGERS, *MOMENTS} - {"datetimeoffset"}:
-            return ""
-        return f"({left.sql}::HUGEINT < coalesce({right.sql}::HUGEINT, {1 << 100}))"
 
     def _comparison(self, operator: str, left: Value, right: Value) -> str:
         if left.type is None or right.type is None:
@@ -548,7 +535,8 @@ class Compiler:
         if expression.operator != "-" or operand.type is None or operand.type.name not in NUMBERS - {"bit", "tinyint"}:
             raise refusal(f"{expression.operator} of {operand.type}")
         if operand.known:
-            return self.constant(-operand.constant, operand.type)
+            negated = operand.constant
+            return self.constant(negated.copy_negate() if isinstance(negated, Decimal) else -negated, operand.type)
         return Value(f"(-{operand.sql})", operand.type, nullable=operand.nullable)
 
     def _binary(self, expression: ast.Binary) -> Value:
@@ -742,8 +730,10 @@ class Compiler:
         return Value(f"coalesce({sqls})", kind, nullable=all(value.nullable for value in values))
 
     def _call_isnull(self, value: Value, other: Value) -> Value:
-        if value.type is None or other.type is None or (value.type.is_text and value.type.length != MAX):
-            raise refusal("ISNULL of text that is not (max), whose second value is cut; use COALESCE")
+        if value.type is None or other.type is None:
+            raise refusal("ISNULL with NULL")
+        if value.type.is_text and value.type.length not in (MAX, other.type.length):
+            raise refusal("ISNULL of text of other lengths, whose second value is cut; use COALESCE")
         return Value(
             f"coalesce({value.sql}, {self.converted(other, value.type).sql})", value.type, nullable=other.nullable
         )
@@ -897,7 +887,9 @@ class Compiler:
             raise SqlError(544, f"Cannot insert explicit value for identity column in table '{table.name}'.")
         rest = [column for column in table.columns if column not in targets]
         defaults = [
-            f"tds_not_null({column.default}, '{column.name}')" if not column.nullable else column.default
+            f"tds_not_null({column.default}, '{column.name}')"
+            if not (column.nullable or column.identity)
+            else column.default
             for column in rest
         ]
         if statement.query is None:

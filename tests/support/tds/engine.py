@@ -476,7 +476,10 @@ def _stored(value: Any, kind: SqlType) -> Any:
     if value is None:
         return None
     if isinstance(value, datetime | date | time):
-        return moment(value.isoformat().replace("+00:00", "Z"), kind)
+        text = value.isoformat().replace("+00:00", "Z")
+        if kind.name in ("date", "datetime", "smalldatetime"):
+            return as_moment(moment(text, SqlType("datetime2", scale=7)), kind)
+        return moment(text, kind)
     of = {bool: "bit", int: "bigint", float: "float", bytes: "varbinary"}.get(type(value))
     if isinstance(value, Decimal):
         return stored_constant(value, SqlType("decimal", precision=38, scale=0), kind)

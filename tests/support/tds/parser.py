@@ -156,6 +156,7 @@ class Query:
     fetch: Any = None
     distinct: bool = False
     named: tuple[tuple[str, Query], ...] = ()
+    option: bool = False
 
 
 # -- statements ------------------------------------------------------------------------------------------------------
@@ -672,7 +673,8 @@ class _Parser:
         for word in ("UNION", "EXCEPT", "INTERSECT", "FOR"):
             if self.at(word):
                 raise refusal(word)
-        if self.accept("OPTION"):
+        option = self.accept("OPTION")
+        if option:
             self.expect("(")
             while not self.accept(")"):
                 if (
@@ -682,7 +684,7 @@ class _Parser:
                     raise refusal(f"the query hint {self.peek(-1).text}")
         return Query(
             items=items, source=source, where=where, groups=groups, having=having, orders=orders, top=top,
-            percent=percent, offset=offset, fetch=fetch, distinct=distinct, named=tuple(subqueries),
+            percent=percent, offset=offset, fetch=fetch, distinct=distinct, named=tuple(subqueries), option=option,
         )  # fmt: skip
 
     def item(self) -> tuple[Any, str]:

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
-from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from typing import Any
 
 from tests.support.tds.errors import SqlError, refusal
@@ -22,6 +22,9 @@ MAX = -1
 
 COLLATION = bytes.fromhex("0904d00034")
 """SQL_Latin1_General_CP1_CI_AS on the wire."""
+
+WIDE_ENOUGH = Context(prec=80)
+"""For decimals of 38 digits; Python's default would round them to 28."""
 
 SECOND = 10_000_000
 MINUTE = 60 * SECOND
@@ -250,7 +253,7 @@ def code_page(value: str) -> bytes:
 
 def _stored_number(value: Any, of: SqlType, kind: SqlType) -> Any:
     try:
-        number = Decimal(value.strip() or "0") if of.is_text else Decimal(str(+value))
+        number = Decimal((value.strip() or "0") if of.is_text else str(int(value) if of.name == "bit" else value))
     except InvalidOperation:
         message = f"Conversion failed when converting the {of} value '{value}' to {kind}."
         raise SqlError(8114 if kind.name in EXACT else 245, message) from None
@@ -273,11 +276,11 @@ def _stored_number(value: Any, of: SqlType, kind: SqlType) -> Any:
         except OverflowError:
             raise overflow from None
     precision, scale = {"money": (19, 4), "smallmoney": (10, 4)}.get(kind.name, (kind.precision or 0, kind.scale or 0))
-    digits = int(number.scaleb(scale).to_integral_value(ROUND_HALF_UP))
+    digits = int(number.scaleb(scale, WIDE_ENOUGH).to_integral_value(ROUND_HALF_UP, WIDE_ENOUGH))
     size = {"money": 2**63, "smallmoney": 2**31}.get(kind.name, 10**precision)
     if not -size <= digits < size or (kind.name == "decimal" and digits == -size):
         raise overflow
-    return Decimal(digits).scaleb(-scale)
+    return Decimal(digits).scaleb(-scale, WIDE_ENOUGH)
 
 
 # -- the wire --------------------------------------------------------------------------------------------------------
@@ -331,7 +334,7 @@ def encoder(kind: SqlType) -> Callable[[Any], bytes]:
         width = _decimal_size(kind)
 
         def exact(value: Decimal) -> bytes:
-            digits = int(value.scaleb(scale))
+            digits = int(value.scaleb(scale, WIDE_ENOUGH))
             return bytes([width + 1, digits >= 0]) + abs(digits).to_bytes(width, "little")
 
         return exact
@@ -474,7 +477,7 @@ def _decoded(kind: SqlType, raw: bytes) -> Any:
         return struct.unpack("<f" if name == "real" else "<d", raw)[0]
     if name == "decimal":
         digits = int.from_bytes(raw[1:], "little")
-        return Decimal(digits if raw[0] else -digits).scaleb(-scale)
+        return Decimal(digits if raw[0] else -digits).scaleb(-scale, WIDE_ENOUGH)
     if name == "smallmoney":
         return Decimal(struct.unpack("<i", raw)[0]).scaleb(-4)
     if name == "money":
