@@ -9,7 +9,7 @@ import csv
 import hashlib
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
 from datetime import time as clock
 from decimal import Decimal
@@ -234,7 +234,8 @@ class TestAnswers:
         )
         keys = (
             "SELECT tc.CONSTRAINT_TYPE, tc.CONSTRAINT_NAME, kcu.COLUMN_NAME"
-            " FROM INFORMATION_SCHEMA.TABLE_CONSTRAINTS AS tc JOIN INFORMATION_SCHEMA.KEY_COLUMN_USAGE AS kcu ON kcu.CONSTRAINT_SCHEMA = tc.CONSTRAINT_SCHEMA"
+            " FROM INFORMATION_SCHEMA.TABLE_CONSTRAINTS AS tc"
+            " JOIN INFORMATION_SCHEMA.KEY_COLUMN_USAGE AS kcu ON kcu.CONSTRAINT_SCHEMA = tc.CONSTRAINT_SCHEMA"
             " AND kcu.CONSTRAINT_NAME = tc.CONSTRAINT_NAME WHERE tc.TABLE_SCHEMA = %s AND tc.TABLE_NAME = %s"
             " ORDER BY tc.CONSTRAINT_TYPE, kcu.ORDINAL_POSITION"
         )
@@ -249,7 +250,7 @@ class TestAnswers:
         with pymssql.connect(**standin.arguments) as connection:
             cursor = connection.cursor()
             cursor.execute("SELECT TOP (0) * FROM [web].[orders]")
-            assert [column[0] for column in cursor.description] == ["id", "part", "at", "mail"]
+            assert [column[0] for column in cursor.description or ()] == ["id", "part", "at", "mail"]
         tables = "SELECT TABLE_NAME, TABLE_TYPE FROM INFORMATION_SCHEMA.TABLES WHERE TABLE_SCHEMA = 'web'"
         assert ask(standin, tables) == [("orders", "BASE TABLE")]
 
@@ -292,7 +293,7 @@ class TestBlocks:
     )
     def test_blocks_by_key_range(self, standin: Standin, tmp_path: Path, key: str) -> None:
         standin.execute(f"CREATE TABLE dbo.orders (id {key} NOT NULL PRIMARY KEY, note nvarchar(max), at datetime2(3))")
-        value = {
+        value: Callable[[int], Any] = {
             "bigint": lambda place: place * 7 - 9000,
             "datetime2(7)": lambda place: datetime(2024, 1, 1) + timedelta(seconds=place),
             "uniqueidentifier": lambda place: UUID(int=place * (2**127 // 3000) + place),

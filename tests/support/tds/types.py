@@ -141,7 +141,7 @@ _MOMENT = re.compile(
 
 
 def _rounded(ticks: int, scale: int) -> int:
-    unit = 10 ** (7 - scale)
+    unit: int = 10 ** (7 - scale)
     return (ticks + unit // 2) // unit * unit
 
 
