@@ -461,7 +461,8 @@ class Compiler:
                 kind = _stronger(left.type, right.type)
                 left, right = (self.converted(left, kind), self.converted(right, kind))
         else:
-            assert left.type is not None and right.type is not None
+            assert left.type is not None
+            assert right.type is not None
             collation = _collation(left.type, right.type)
             left, right = _collated(left, collation), _collated(right, collation)
         key = _comparable if operator in ("=", "<>") else _sortable
