@@ -120,7 +120,7 @@ FAULTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "unknown option": (
         "mode:",
         "source_options: {header: false}\n    mode:",
-        ("'header'", "allowed: delimiter, null_if"),
+        ("'header'", "allowed: format, delimiter, sheet, null_if"),
     ),
     "misspelt default": ("streams:", "defaults: {mod: x}\nstreams:", ("defaults", "did you mean mode?")),
     "unknown mode": ("full-refresh", "truncate", ("mode: got 'truncate'", "'full-refresh'")),
@@ -154,8 +154,8 @@ FAULTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "no source": ("source: LOCAL", "", ("source is missing",)),
     "no target": ("target: WAREHOUSE", "", ("target is missing",)),
     "a table's name": ("file:///a.csv", "public.orders", ("stream public.orders", "a stream is named file:///path")),
-    "a name of three parts": ("file:///a.csv", "db.public.orders", ("name: got 'db.public.orders'",)),
-    "relative file": ("file:///a.csv", "file://a.csv", ("name: got 'file://a.csv'",)),
+    "a name of three parts": ("file:///a.csv", "db.public.orders", ("a stream is named file:///path",)),
+    "relative file": ("file:///a.csv", "file://a.csv", ("a stream is named file:///path",)),
     "a number as stream": ("file:///a.csv", "7", ("stream 7",)),
     "unknown placeholder": ("file:///a.csv", '"file://{FOLDER}/a.csv"', ("{FOLDER} is not set under env",)),
     "missing env": (
