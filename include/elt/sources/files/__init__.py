@@ -7,8 +7,8 @@
 | Parquet | `.parquet` | DuckDB (`parquet.py`) |
 | Excel | `.xlsx` | openpyxl (`excel.py`) |
 
-Only CSV has no types of its own, so only there Sling changes nothing. Each file is checked on its own; in one stream they
-may have different formats and orders of columns. What happens when columns differ is the matter of `columns.py`.
+Only CSV has no types of its own, so only there Sling changes nothing. Each file is checked on its own; in one stream
+they may have different formats and orders of columns. What happens when columns differ is the matter of `columns.py`.
 
 A source that keeps its files elsewhere brings them to the disk and hands a `FileSource` a function that does so.
 """

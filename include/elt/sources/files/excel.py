@@ -28,7 +28,7 @@ from include.elt.contract import Contract
 from include.elt.errors import DataError
 from include.elt.sources.files.found import Seen
 from include.elt.sources.files.part import FileRows, LineMap, Part
-from include.elt.sources.files.writer import text_writer
+from include.elt.sources.files.writer import write_text
 from include.elt.text import TextFile
 
 _NO_VALUE = "formula without a value"
@@ -104,8 +104,7 @@ def read_excel(
             simplefilter("ignore")  # of what openpyxl cannot keep: styles, validations
             book = _Workbook(stream, read_only=True, data_only=True, keep_links=False)
             book.read()
-            with text_writer(path, wanted.names) as writer:
-                writer.writerows(reader.records(_opened(book, seen, sheet)))
+            write_text(path, wanted.names, reader.records(_opened(book, seen, sheet)))
     except FileNotFoundError:
         seen.check()
         raise

@@ -21,7 +21,7 @@ from include.elt.csvfile import LARGEST_FIELD
 from include.elt.errors import DataError
 from include.elt.sources.files.found import Seen, is_packed
 from include.elt.sources.files.part import FileRows, LineMap, Part
-from include.elt.sources.files.writer import text_writer
+from include.elt.sources.files.writer import write_text
 from include.elt.text import TextFile
 
 log = logging.getLogger(__name__)
@@ -94,8 +94,7 @@ def read_jsonl(files: Sequence[Seen], wanted: Wanted, null_if: str | None, work:
         path = work / f"text-{number}.csv"
         paths.append(path)
         try:
-            with text_writer(path, wanted.names) as writer:
-                writer.writerows(reader.records())
+            write_text(path, wanted.names, reader.records())
         except FileNotFoundError:
             reader.seen.check()
             raise
@@ -189,8 +188,10 @@ class _Reader:
     def _decoded(self, line: bytes, number: int, decoder: JSONDecoder) -> dict[str, Any]:
         """The object of a line."""
         try:
-            text = line.decode("utf-8")
-            record = decoder.decode(text)
+            text = line.decode("utf-8").strip(" \t\r\n")
+            record, end = decoder.raw_decode(text)
+            if end < len(text):
+                raise JSONDecodeError("more after the object", text, end)
         except UnicodeDecodeError as error:
             raise self._error(
                 number, f"byte {error.start + 1} of the line: {line[error.start : error.end]!r} is not valid UTF-8"
@@ -205,7 +206,7 @@ class _Reader:
             raise self._error(number, "nested too deeply") from error
         if record.__class__ is not dict:
             hint = "; a JSON array is no JSON lines: put each of its objects on a line" if line[:1] == b"[" else ""
-            raise self._error(number, f"an object is needed, got {text.strip()[:40]!r}{hint}")
+            raise self._error(number, f"an object is needed, got {text[:40]!r}{hint}")
         if b"\\u" in line:
             self._refuse_surrogates(record, number)
         return cast("dict[str, Any]", record)
