@@ -19,7 +19,7 @@ import logging
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,9 @@ class FileSource:
             raise DataError(
                 f"{self.stream.label}: no file {'is there' if self.stream.is_folder else 'has such a name'}"
             )
+        for one, other in pairwise(sorted(found, key=lambda each: each.name)):
+            if one.name == other.name:
+                raise DataError(f"{one}: found twice, as {other} too; a file is known by its name {one.name}")
         kinds = {each.name: format_of(each, self.stream.source_options.format) for each in found}
         seen = [look(each) for each in found]
         files = unknown(seen, reading.known_files)
