@@ -62,7 +62,7 @@ class Wanted:
         if twice:
             raise DataError(f"{where}: the column {twice[0]} is there twice; {self.expectation}")
         missing = [name for name in self.names if name not in names]
-        extra = [name for name in names if name not in self.names]
+        extra = [spelt for spelt, name in zip(given, names, strict=True) if name not in self.names]
         if not self.lenient or set(missing) & set(self.required):
             parts = [
                 f"{word} {', '.join(map(repr, some))}"
