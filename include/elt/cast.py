@@ -14,7 +14,7 @@ from include.elt.errors import DataError, ExtractError
 from include.elt.paths import shown
 from include.elt.replication import Stream
 from include.elt.sql import literal, parquet, quoted
-from include.elt.text import Text
+from include.elt.text import Place, Text
 
 _EXAMPLES = 3
 """Bad rows that an error message names."""
@@ -44,12 +44,21 @@ class CastResult:
 
 @dataclass(frozen=True)
 class _Fault:
-    """One reason why a row does not fit."""
+    """One reason why a row does not fit.
+
+    Attributes:
+        row: number of the row in the text.
+        column: name of the column, or of all columns of the primary key.
+        value: its text.
+        expected: what it should be.
+        twin: number of the first row with the same primary key, where that is the reason.
+    """
 
     row: int
     column: str
     value: str | None
     expected: str
+    twin: int | None
 
 
 class Caster:
@@ -61,7 +70,7 @@ class Caster:
         stream: its primary key, NULL rules and policy for bad rows.
         scratch: an existing folder for what does not fit into memory.
         memory: DuckDB's memory limit, e.g. `512MB`.
-        lines_of: tells the lines of data rows in the source, where it has lines; for messages.
+        locate: tells where rows stand in the source, where it has files; for messages.
         latest_wins: whether of several rows with one primary key that with the largest update key is kept; the others
             are counted. Without, they do not fit.
     """
@@ -73,14 +82,14 @@ class Caster:
         stream: Stream,
         scratch: Path,
         memory: str,
-        lines_of: Callable[[Iterable[int]], Mapping[int, int]],
+        locate: Callable[[Iterable[int]], Mapping[int, Place]],
         *,
         latest_wins: bool = False,
     ) -> None:
         self.text = text
         self.contract = contract
         self.stream = stream
-        self.lines_of = lines_of
+        self.locate = locate
         self.latest_wins = latest_wins
         self._sql = duckdb.connect(
             config={
@@ -96,7 +105,7 @@ class Caster:
 
         Args:
             target: Parquet file, zstd-compressed.
-            rejects: one JSON object per line: row, line, reasons, record. Not made without rejects.
+            rejects: one JSON object per line: file, row, line, reasons, record. Not made without rejects.
             rows: rows of the text, where the source knows them for sure. Then one pass is enough for good data, and
                 characters are not counted.
 
@@ -204,11 +213,13 @@ class Caster:
     def _sort_out(self, rejects: Path) -> int:
         """Find every row that does not fit, in temporary tables `numbered` and `faulty`, and apply the policy."""
         self._sql.execute(f"CREATE TABLE numbered AS SELECT row_number() OVER () AS {_ROW}, * FROM text")
-        self._sql.execute(f"CREATE TABLE faulty ({_ROW} BIGINT, col VARCHAR, val VARCHAR, expected VARCHAR)")
+        self._sql.execute(
+            f"CREATE TABLE faulty ({_ROW} BIGINT, col VARCHAR, val VARCHAR, expected VARCHAR, twin BIGINT)"
+        )
         for column, condition, expected in self._conditions():
             name = quoted(column.name)
             self._sql.execute(
-                f"INSERT INTO faulty SELECT {_ROW}, {literal(column.name)}, {name}, {literal(expected)}"
+                f"INSERT INTO faulty SELECT {_ROW}, {literal(column.name)}, {name}, {literal(expected)}, NULL"
                 f" FROM numbered WHERE NOT ({condition})"
             )
         if not self.latest_wins:
@@ -228,34 +239,40 @@ class Caster:
         shown_key = " || ', ' || ".join(map(quoted, self.stream.primary_key))
         self._sql.execute(
             f"INSERT INTO faulty SELECT {_ROW}, {literal(', '.join(self.stream.primary_key))}, {shown_key},"
-            f" 'a primary key, and row ' || {_FIRST} || ' has the same one' FROM"
+            f" 'a primary key', {_FIRST} FROM"
             f" (SELECT *, min({_ROW}) OVER (PARTITION BY {', '.join(keys)}) AS {_FIRST} FROM numbered"
             f" WHERE {_ROW} NOT IN (SELECT {_ROW} FROM faulty)) WHERE {_ROW} <> {_FIRST}"
         )
 
     def _faults(self, limit: int | None = None) -> list[_Fault]:
         rows = self._sql.execute(
-            f"SELECT {_ROW}, col, val, expected FROM faulty ORDER BY {_ROW}, col {f'LIMIT {limit}' if limit else ''}"
+            f"SELECT {_ROW}, col, val, expected, twin FROM faulty"
+            f" ORDER BY {_ROW}, col {f'LIMIT {limit}' if limit else ''}"
         )
         return [_Fault(*row) for row in rows.fetchall()]
+
+    def _places(self, faults: list[_Fault]) -> Callable[[int], Place]:
+        """Where the rows of faults stand in the source."""
+        found = self.locate({row for fault in faults for row in (fault.row, fault.twin) if row is not None})
+        return lambda row: found.get(row) or Place(None, row, None)
 
     def _message(self, count: int, advice: str) -> str:
         """The error of a failed stream: how many rows, the first of them in full, what to do."""
         lines = [f"{self.stream.label}: {count:,} row{'s do' if count > 1 else ' does'} not fit the contract"]
         faults = self._faults(_EXAMPLES)
-        line_of = self.lines_of({fault.row for fault in faults})
+        place_of = self._places(faults)
         for fault in faults:
+            place = place_of(fault.row)
+            # the first line names a single file already
+            file = f"{place.file}: " if place.file and not self.stream.label.endswith(place.file) else ""
+            line = "" if place.line is None else f" (line {place.line})"
             value = "NULL" if fault.value is None else repr(fault.value[:100])
             lines.append(
-                f"  row {fault.row}{self._line(line_of, fault.row)}: column {fault.column}:"
-                f" {value} is not {_article(fault.expected)}"
+                f"  {file}row {place.row}{line}: column {fault.column}:"
+                f" {value} is not {_article(_expected(fault, place_of))}"
             )
         lines.append(f"  The contract is {self.contract.table} in {shown(self.contract.file)}; {advice}.")
         return "\n".join(lines)
-
-    @staticmethod
-    def _line(line_of: Mapping[int, int], row: int) -> str:
-        return f" (line {line_of[row]})" if row in line_of else ""
 
     def _write_rejects(self, path: Path) -> None:
         names = self.contract.names
@@ -266,14 +283,27 @@ class Caster:
                 f" WHERE {_ROW} IN (SELECT {_ROW} FROM faulty) ORDER BY {_ROW}"
             ).fetchall()
         }
+        faults = self._faults()
+        place_of = self._places(faults)
         reasons: dict[int, list[dict[str, str | None]]] = {row: [] for row in records}
-        for fault in self._faults():
-            reasons[fault.row].append({"column": fault.column, "value": fault.value, "expected": fault.expected})
-        line_of = self.lines_of(records)
+        for fault in faults:
+            reasons[fault.row].append(
+                {"column": fault.column, "value": fault.value, "expected": _expected(fault, place_of)}
+            )
         with path.open("w", encoding="utf-8") as stream:
             for row, record in records.items():
-                entry = {"row": row, "line": line_of.get(row), "reasons": reasons[row], "record": record}
-                stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                place = place_of(row)
+                entry = {"file": place.file, "row": place.row, "line": place.line}
+                stream.write(json.dumps(entry | {"reasons": reasons[row], "record": record}, ensure_ascii=False) + "\n")
+
+
+def _expected(fault: _Fault, place_of: Callable[[int], Place]) -> str:
+    """What was expected; of a repeated key also where it is already, with the file if it is another one."""
+    if fault.twin is None:
+        return fault.expected
+    twin = place_of(fault.twin)
+    other = f" of {twin.file}" if twin.file != place_of(fault.row).file else ""
+    return f"{fault.expected}, and row {twin.row}{other} has the same one"
 
 
 def _article(expected: str) -> str:

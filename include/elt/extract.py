@@ -19,7 +19,7 @@ from include.elt.replication import Replication, Stream
 from include.elt.settings import Settings
 from include.elt.sources import Delivery, Source
 from include.elt.sources.files import FileSource
-from include.elt.text import Text
+from include.elt.text import Place, Text
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class Extraction:
 
     def _cast(self, delivery: Delivery, work: Path, ready: Path, *, latest_wins: bool) -> CastResult:
         """Cast what was delivered, and compare it with the source beside that."""
-        caster = self._caster(delivery.text, delivery.contract, work, delivery.lines_of, latest_wins=latest_wins)
+        caster = self._caster(delivery.text, delivery.contract, work, delivery.locate, latest_wins=latest_wins)
         with ThreadPoolExecutor(1) as beside:
             comparison = beside.submit(delivery.compare)
             try:
@@ -139,7 +139,7 @@ class Extraction:
         text: Text,
         contract: Contract,
         work: Path,
-        lines_of: Callable[[Iterable[int]], Mapping[int, int]],
+        locate: Callable[[Iterable[int]], Mapping[int, Place]],
         *,
         latest_wins: bool,
     ) -> Caster:
@@ -149,6 +149,6 @@ class Extraction:
             stream=self.stream,
             scratch=work,
             memory=self.settings.extract_memory,
-            lines_of=lines_of,
+            locate=locate,
             latest_wins=latest_wins,
         )

@@ -37,6 +37,15 @@ LOCAL = "LOCAL"
 Mode = Literal["full-refresh", "incremental", "backfill", "snapshot"]
 """How a stream is read and loaded; see include/elt/modes.py."""
 
+Format = Literal["csv", "jsonl", "parquet", "xlsx"]
+"""How a file is written."""
+
+SchemaChange = Literal["fail", "add", "ignore"]
+"""What happens when the columns of source, contract and raw table differ."""
+
+_WILDCARDS = {"*", "?"}
+"""Characters that make a pattern of a file's name; a `[` is one of the name."""
+
 PLACEHOLDERS = ("incremental_where_cond", "incremental_value")
 """What Sling fills in a custom `sql`; so do we."""
 
@@ -71,7 +80,7 @@ class Meta(_Strict):
     allow_empty: bool = False
     lookback: int | str | None = None
     deletes: Literal["ignore", "soft", "hard"] = "ignore"
-    on_schema_change: Literal["fail", "add", "ignore"] = "fail"
+    on_schema_change: SchemaChange = "fail"
     reconcile: int | str | None = None
     parallel: int = Field(1, ge=1, le=16)
 
@@ -103,16 +112,20 @@ class Meta(_Strict):
 
 
 class SourceOptions(_Strict):
-    """Sling's `source_options` for CSV files, as far as they are understood here.
+    """Sling's `source_options` for files, as far as they are understood here.
 
     Attributes:
-        delimiter: character between two fields.
+        format: how files are written whose ending does not say it; one that does is believed.
+        delimiter: character between two fields of a CSV file.
+        sheet: name of the worksheet of an Excel file; its first one by default.
         null_if: text that stands for NULL. Without it no text does; an empty field is '' in a text column and NULL in
             any other. Sling ignores an empty text here; `empty_as_null` is for that.
         empty_as_null: whether an empty field is NULL in a text column too.
     """
 
+    format: Format | None = None
     delimiter: str = ","
+    sheet: str | None = Field(None, min_length=1)
     null_if: str | None = Field(None, min_length=1)
     empty_as_null: bool = False
 
@@ -129,7 +142,8 @@ class Stream(_Strict):
 
     Attributes:
         name: what Sling calls it: a `file://` URL with an absolute path, an `s3://` URL, variables filled in;
-            `schema.table`; or any name beside `sql`.
+            `schema.table`; or any name beside `sql`. A URL that ends with `/` is a folder, and one with `*` or `?` in
+            its last part a pattern: all their files together are the stream.
         mode: how the stream is read and loaded.
         table: schema and name of the raw table (Sling's key `object`).
         primary_key: columns that identify a row.
@@ -182,6 +196,17 @@ class Stream(_Strict):
     def path(self) -> Path:
         """The local file, folder or pattern that this stream reads."""
         return Path(self.name.removeprefix("file://"))
+
+    @property
+    def pattern(self) -> str | None:
+        """The names of the files that it reads, with `*` and `?`; `*` for a whole folder; None for a single file."""
+        last = self.name.rpartition("/")[2]
+        return last if set(last) & _WILDCARDS else None if last else "*"
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it reads a whole folder."""
+        return self.is_file and self.name.endswith("/")
 
     @property
     def label(self) -> str:
@@ -327,6 +352,10 @@ def _check_kind(source: str, stream: Stream, where: str) -> None:
     if source != LOCAL and stream.name.startswith("file:"):
         raise ReplicationError(f"{where}: with source {source} a stream is named schema.table or s3://bucket/key")
     if stream.is_file:
+        if set(stream.name.rpartition("/")[0]) & _WILDCARDS or "**" in stream.name:
+            raise ReplicationError(
+                f"{where}: * and ? may stand in the last part of the path only, for files of one folder; there is no **"
+            )
         given = [key for key in _FOR_DATABASES if getattr(stream, key)]
         given += [f"meta.{key}" for key in _META_FOR_DATABASES if key in stream.meta.model_fields_set]
         if given:

@@ -13,6 +13,21 @@ _LINE = 2**21
 """Characters of a record up to which DuckDB 1.5 reads with several threads."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a row stands in its source, for messages.
+
+    Attributes:
+        file: the file's name; None where there are no files.
+        row: number of the row in the file, the first one after a header is 1.
+        line: the line in which it starts, or the row of an Excel sheet; None where there are no lines.
+    """
+
+    file: str | None
+    row: int
+    line: int | None
+
+
 class Text(Protocol):
     """Rows as text, readable by DuckDB."""
 
@@ -30,7 +45,7 @@ class TextFile:
 
     Attributes:
         paths: the files, in the order of their rows.
-        header: their column names in order.
+        header: their column names in order. A column that is asked for and is not there is NULL.
         null: text that stands for NULL; no value holds it. Where it is empty, an empty field without quotes is NULL and
             one with quotes is ''.
         cr: text that stands for a CR inside a value; no value holds it.
@@ -49,6 +64,9 @@ class TextFile:
         """See `Text.select`."""
         values = []
         for name in names:
+            if name not in self.header:
+                values.append(f"NULL::VARCHAR AS {quoted(name)}")
+                continue
             value = f"replace({quoted(name)}, {literal(self.cr)}, chr(13))" if self.cr else quoted(name)
             values.append(f"{value} AS {quoted(name)}")
         return f"SELECT {', '.join(values)} FROM {self._read()}"
@@ -63,3 +81,17 @@ class TextFile:
             f" new_line='\\n', max_line_size={line}, buffer_size={max(2**25, 2 * line)},"
             f" parallel={line == _LINE}, hive_partitioning=false)"
         )
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Several texts one after the other; their columns may stand in different orders. None is no rows."""
+
+    texts: tuple[Text, ...]
+
+    def select(self, names: Iterable[str]) -> str:
+        """See `Text.select`."""
+        names = tuple(names)
+        if not self.texts:
+            return f"SELECT {', '.join(f'NULL::VARCHAR AS {quoted(name)}' for name in names)} LIMIT 0"
+        return " UNION ALL ".join(text.select(names) for text in self.texts)

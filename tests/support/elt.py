@@ -16,9 +16,11 @@ import duckdb
 from include.elt.contract import Column, Contract
 from include.elt.extract import Extraction
 from include.elt.lake import Lake, Manifest, describe
+from include.elt.modes import Reading
 from include.elt.paths import ROOT
 from include.elt.replication import Replication, Stream
 from include.elt.settings import Settings, load_settings
+from include.elt.sources.files import FileSource, Find
 from include.elt.sql import literal, parquet
 from include.elt.warehouse.duckdb import DuckDBWarehouse
 
@@ -48,9 +50,11 @@ class Bench:
     def settings(self, **overrides: Any) -> Settings:
         return load_settings(_env_file=None, **{"lake": self.lake.root, "duckdb_path": self.database} | overrides)
 
-    def write(self, data: str | bytes) -> Path:
-        self.file.write_bytes(data if isinstance(data, bytes) else data.encode())
-        return self.file
+    def write(self, data: str | bytes, name: str = "source.csv") -> Path:
+        file = self.root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data if isinstance(data, bytes) else data.encode())
+        return file
 
     def contract(self, columns: Mapping[str, str] = COLUMNS, table: str = "raw.orders") -> Contract:
         shape = tuple(Column(name, data_type) for name, data_type in columns.items())
@@ -61,9 +65,13 @@ class Bench:
         key: tuple[str, ...] = ("id",),
         options: Mapping[str, Any] | None = None,
         meta: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        mode: str = "full-refresh",
     ) -> Stream:
-        keys: dict[str, Any] = {"mode": "full-refresh", "object": "raw.orders", "primary_key": key}
-        return Stream(name=f"file://{self.file}", source_options=options or {}, meta=meta or {}, **keys)
+        """The stream of the source file, or of what `name` says, seen from the bench's folder."""
+        keys: dict[str, Any] = {"mode": mode, "object": "raw.orders", "primary_key": key}
+        path = self.file if name is None else f"{self.root}/{name}"
+        return Stream(name=f"file://{path}", source_options=options or {}, meta=meta or {}, **keys)
 
     def extraction(
         self,
@@ -71,17 +79,22 @@ class Bench:
         key: tuple[str, ...] = ("id",),
         options: Mapping[str, Any] | None = None,
         meta: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        mode: str = "full-refresh",
+        find: Find | None = None,
         **settings: Any,
     ) -> Extraction:
-        stream = self.stream(key, options, meta)
+        stream, contract = self.stream(key, options, meta, name, mode), self.contract(columns)
         replication = Replication(name="shop", file=self.root / "shop.yaml", source="LOCAL", streams=(stream,))
-        return Extraction(replication, stream, self.contract(columns), self.settings(**settings))
+        given = self.settings(**settings)
+        return Extraction(replication, stream, contract, given, FileSource(stream, contract, given, find))
 
-    def extract(self, data: str | bytes | None = None, **what: Any) -> Extracted:
+    def extract(self, data: str | bytes | None = None, reading: Reading | None = None, **what: Any) -> Extracted:
         """Extract the source file, which is written first if its content is given."""
         if data is not None:
             self.write(data)
-        manifest, folder = self.extraction(**what).run("manual__1")
+        extraction = self.extraction(**what)
+        manifest, folder = extraction.run("manual__1", reading) if reading else extraction.run("manual__1")
         assert folder is not None
         rejects = folder / "rejects.jsonl"
         lines = rejects.read_text(encoding="utf-8").split("\n") if rejects.exists() else []
@@ -102,7 +115,7 @@ class Bench:
                 "run_id": "manual__1",
                 "replication": "shop",
                 "stream": "orders",
-                "source": {"file": "source.csv"},
+                "source": {"files": []},
                 "table": contract.table,
                 "mode": "full-refresh",
                 "columns": tuple((column.name, column.data_type) for column in contract.columns),

@@ -26,7 +26,7 @@ class Job:
     def __init__(self) -> None:
         document = yaml.safe_load(Path(sys.argv[sys.argv.index("-r") + 1]).read_text(encoding="utf-8"))
         ((name, self.config),) = document["streams"].items()
-        self.source = Path(name.removeprefix("file://"))
+        self.source = Path(name.removeprefix("file://")).resolve()  # a link leads to it
         self.target = Path(self.config["object"].removeprefix("file://"))
         with self.source.open(encoding="utf-8", newline="") as stream:
             self.header, *self.rows = list(csv.reader(stream))

@@ -13,7 +13,7 @@ from include.elt.errors import SettingsError
 from include.elt.modes import Reading, Window
 from include.elt.replication import LOCAL, Replication, Stream
 from include.elt.settings import Settings
-from include.elt.text import Text
+from include.elt.text import Place, Text
 
 
 class Delivery(Protocol):
@@ -54,8 +54,8 @@ class Delivery(Protocol):
     def describe(self) -> dict[str, Any]:
         """Where the rows came from, for the manifest."""
 
-    def lines_of(self, rows: Iterable[int]) -> Mapping[int, int]:
-        """The lines of rows in the source, where it has lines; for messages."""
+    def locate(self, rows: Iterable[int]) -> Mapping[int, Place]:
+        """Where rows of the text stand in the source, where it has files; for messages and rejects."""
 
     def compare(self) -> None:
         """Compare what was delivered with the source. Runs beside the cast.

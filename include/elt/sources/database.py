@@ -33,7 +33,7 @@ from include.elt.replication import Stream
 from include.elt.settings import Settings
 from include.elt.sling import SlingRun
 from include.elt.sources.files import check_text
-from include.elt.text import TextFile
+from include.elt.text import Place, TextFile
 
 log = logging.getLogger(__name__)
 
@@ -495,8 +495,8 @@ class DatabaseDelivery:
         """The connection and what is read through it."""
         return {"connection": self.connection, "query" if self.stream.sql else "table": self.stream.name}
 
-    def lines_of(self, rows: Iterable[int]) -> Mapping[int, int]:  # noqa: ARG002  (a table has none)
-        """A table has no lines."""
+    def locate(self, rows: Iterable[int]) -> Mapping[int, Place]:  # noqa: ARG002  (a table has none)
+        """A table has no files."""
         return {}
 
     def compare(self) -> None:

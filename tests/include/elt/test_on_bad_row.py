@@ -94,6 +94,7 @@ class TestReject:
         assert [row[0] for row in extracted.rows] == [1, 4]
         assert [(reject["row"], reject["line"]) for reject in extracted.rejects] == [(2, 4), (3, 6), (5, 10)]
         assert extracted.rejects[0] == {
+            "file": "source.csv",
             "row": 2,
             "line": 4,
             "reasons": [

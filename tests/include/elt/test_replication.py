@@ -120,7 +120,7 @@ FAULTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "unknown option": (
         "mode:",
         "source_options: {header: false}\n    mode:",
-        ("'header'", "allowed: delimiter, null_if"),
+        ("'header'", "allowed: format, delimiter, sheet, null_if"),
     ),
     "misspelt default": ("streams:", "defaults: {mod: x}\nstreams:", ("defaults", "did you mean mode?")),
     "unknown mode": ("full-refresh", "truncate", ("mode: got 'truncate'", "'full-refresh'")),

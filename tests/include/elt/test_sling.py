@@ -58,7 +58,7 @@ class TestFalseSuccess:
         ("behaviour", "details", "message"),
         [
             ("silent", {}, "without saying that it wrote anything"),
-            ("no_file", {}, r"wrote no text\.csv"),
+            ("no_file", {}, r"wrote no text-0\.csv"),
             ("only_says", {"message": "WARN no files found"}, "did not do its work.*no files found"),
             ("only_says", {"message": "Did not match any streams"}, "did not do its work"),
             ("only_says", {"message": "invalid or missing token"}, "did not do its work.*token"),
@@ -71,7 +71,7 @@ class TestFalseSuccess:
             ("other_text", {"old": "NULL", "new": "{null}"}, "row 3: .* became '3', '<null "),
             ("other_text", {"old": "\n", "new": "\r"}, "Sling changed the data"),
             ("other_header", {}, "wrote the columns id, a, v1 instead of id, a, b"),
-            ("not_csv", {}, "is not CSV"),
+            ("not_csv", {}, "what it wrote is not CSV"),
         ],
     )
     def test_is_found_out(self, bench: Bench, behaviour: str, details: dict[str, Any], message: str) -> None:
