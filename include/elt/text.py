@@ -88,6 +88,7 @@ class Texts:
     """Several texts one after the other; their columns may stand in different orders. None is no rows."""
 
     texts: tuple[Text, ...]
+    canonical: frozenset[str] = frozenset()
 
     def select(self, names: Iterable[str]) -> str:
         """See `Text.select`."""
