@@ -6,7 +6,7 @@
 | `web.<table>.load` | merge, append or replace `raw.<table>` in one transaction; emits the asset `raw.<table>` |
 | `dbt.*` | one task per source, model and its tests; one `dbt build` behind them |
 
-How each table is read stands in `include/replications/web_postgres.yaml`. The database is the connection `web_postgres`.
+How each table is read stands in `include/replications/web_postgres.yaml`; the connection is `web_postgres`.
 
 Every run has a day as its data interval. A scheduled run reads on from where the raw table stands, whatever the day; a
 backfill (*Trigger → Backfill*, or `airflow backfill create --dag-id web_shop --from-date … --to-date …`) reads the days

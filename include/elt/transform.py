@@ -84,7 +84,9 @@ def transform(
     }
     select = tuple(select) or tuple(f"source:{source}+" for source in loads)
     if not select:  # to Cosmos and dbt it would mean everything
-        raise ContractError(f"dbt has no source for any of {', '.join(after) or 'no tables'}; there is nothing to build")
+        raise ContractError(
+            f"no source of dbt is loaded ({', '.join(after) or 'no tables'}); there is nothing to build"
+        )
     build = Build(settings, {source: load.task_id for source, load in loads.items()}, group_id, select)
     group = DbtTaskGroup(
         group_id=group_id,
@@ -147,9 +149,7 @@ class Build:
         select: what the DAG builds; a node that any of them selects.
     """
 
-    def __init__(
-        self, settings: Settings, loads: Mapping[str, str], group_id: str, select: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, settings: Settings, loads: Mapping[str, str], group_id: str, select: Sequence[str] = ()) -> None:
         self.settings = settings
         self.loads = loads
         self.select = select

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import timedelta
 from unittest import mock
 
 
@@ -30,6 +31,7 @@ def main(folder: str) -> None:
                 "pool": task.pool,
                 "timeout": task.execution_timeout.total_seconds() if task.execution_timeout else 0,
                 "upstream": sorted(task.upstream_task_ids),
+                "outlets": [asset.name for asset in task.outlets],
             }
             for task in dag.tasks
         }
@@ -38,6 +40,7 @@ def main(folder: str) -> None:
             "doc_md": dag.doc_md,
             "max_active_runs": dag.max_active_runs,
             "catchup": dag.catchup,
+            "interval": getattr(dag.timetable, "interval", timedelta()).total_seconds(),
             "timeout": dag.dagrun_timeout.total_seconds() if dag.dagrun_timeout else 0,
             "tasks": tasks,
         }
