@@ -66,11 +66,9 @@ class Settings(BaseSettings):
         5, ge=2, le=10_000, description="Extractions kept per stream in the lake; older ones are removed after a load"
     )
     artifacts: ProjectPath = Field(
-        Path("data/artifacts"),
-        validate_default=True,
-        description="Folder of dbt's run results, one folder per DAG and run",
+        Path("data/artifacts"), validate_default=True, description="Folder of dbt's run results, one folder per run"
     )
-    artifacts_keep: int = Field(30, ge=1, le=10_000, description="Runs of a DAG whose results of dbt are kept")
+    artifacts_keep: int = Field(30, ge=1, le=10_000, description="Runs whose results of dbt are kept")
     shop_source: Literal["files", "postgres", "mssql"] = Field(
         "files", description="Where the shop's tables come from: `include/replications/shop_<source>.yaml`"
     )
