@@ -9,14 +9,14 @@
 How each table is read stands in `include/replications/web_postgres.yaml`; the connection is `web_postgres`.
 
 Every run has a day as its data interval. A scheduled run reads on from where the raw table stands, whatever the day; a
-backfill (*Trigger → Backfill*, or `airflow backfill create --dag-id web_shop --from-date … --to-date …`) reads the days
-it is made for again and merges them. A range can also be given to a single run, with `range_start` and `range_end`.
+backfill (*Trigger → Backfill*, or `airflow backfill create --dag-id web_shop --from-date … --to-date …`, ends included)
+reads its days again and merges them. A range can also be given to a single run, with `range_start` and `range_end`.
 """
 
 from datetime import timedelta
 
 import pendulum
-from airflow.sdk import DAG, CronTriggerTimetable
+from airflow.sdk import DAG, CronDataIntervalTimetable
 
 from include.elt.paths import REPLICATIONS
 from include.elt.replication import read_replication
@@ -29,7 +29,7 @@ web = read_replication(REPLICATIONS / "web_postgres.yaml", settings.variables())
 
 with DAG(
     dag_id="web_shop",
-    schedule=CronTriggerTimetable("0 0 * * *", timezone="UTC", interval=timedelta(days=1)),
+    schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
     max_active_runs=1,

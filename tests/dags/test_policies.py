@@ -105,8 +105,11 @@ def test_every_raw_table_and_mart_is_the_asset_of_one_task(bag: Any) -> None:
     assert {"raw.raw_users", "raw.raw_orders", "marts.orders", "marts.inventory_days"} <= set(emitted)
 
 
-def test_runs_of_an_incremental_stream_have_a_data_interval_to_backfill(bag: Any) -> None:
-    assert bag["dags"]["web_shop"]["interval"] == timedelta(days=1).total_seconds()
+def test_a_backfill_of_two_days_reads_these_two_days(bag: Any) -> None:
+    """With CronTriggerTimetable and an interval it would read the day before the first, and not the last."""
+    midnights = [f"2026-03-0{day}T00:00:00+00:00" for day in (1, 2, 3)]
+
+    assert bag["dags"]["web_shop"]["backfill"] == [midnights[:2], midnights[1:]]
 
 
 def test_every_task_group_and_graph_is_as_agreed(bag: Any) -> None:
