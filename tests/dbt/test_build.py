@@ -1,10 +1,17 @@
 """`dbt build`: the figures that come out, and what stops when the data is broken."""
 
 import csv
-from datetime import date
+import json
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
+
+from tests.support.postgres import running_server
+from tests.support.web import Shop
 
 SAMPLE = Path(__file__).parents[2] / "include" / "sample_data"
 
@@ -131,6 +138,34 @@ def test_a_reading_that_was_loaded_twice_is_found(built: Any, golden: Any) -> No
     result = built.dbt("build", "--select", "source:web.raw_inventory+", "--exclude-resource-type", "unit_test")
     assert result.having("fail") == {"source_unique_together_web_raw_inventory_site__sku___loaded_at"}
     assert "inventory_days" in result.having("skipped")
+
+
+@pytest.mark.slow
+def test_the_sample_web_shop_passes_every_test(warehouse: Any) -> None:
+    """Three days of it, with a reading of the stock levels on each and a user who was deleted."""
+    with running_server() as server, Shop.on(server, deployment=SimpleNamespace(settings={})) as shop:
+        now = datetime(2026, 1, 5, 23, tzinfo=UTC)
+        levels = [(*row, now) for row in shop.source("raw_inventory")]
+        users = {row[0]: (*row, None) for row in shop.source("raw_users")}
+        for day in (1, 2):
+            shop.next_day()
+            now += timedelta(days=day)
+            levels += [(*row, now) for row in shop.source("raw_inventory")]
+            there = {row[0]: (*row, None) for row in shop.source("raw_users")}
+            users = {key: (*row[:-1], row[-1] or now) for key, row in users.items()} | there
+        tables = {"raw_users": users.values(), "raw_inventory": levels}
+        tables |= {table: shop.source(table) for table in ("raw_events", "raw_active_carts")}
+    warehouse.load_all(tables)
+    result = warehouse.dbt("build", "--select", *(f"source:web.{table}+" for table in tables))
+    assert (result.returncode, result.warnings) == (0, []), result.output
+    [(events, days, revenue)] = warehouse.sql(
+        "select sum(events), count(*), sum(revenue) from marts.daily_active_users"
+    )
+    assert (events, days) == (len(tables["raw_events"]), 7)
+    amounts = (json.loads(row[3]).get("amount", 0) for row in tables["raw_events"])
+    assert revenue == sum(map(Decimal, amounts))
+    assert warehouse.sql("select count(*), count(distinct day) from marts.inventory_days") == [(len(levels), 3)]
+    assert warehouse.sql("select count(deleted_at) > 0, count(*) from staging.stg_users") == [(True, len(users))]
 
 
 def test_a_bad_value_fails_its_own_test_and_leaves_the_marts_alone(built: Any, golden: Any) -> None:
