@@ -103,7 +103,7 @@ def real_airflow(deployment: Any) -> Iterator[RealAirflow]:
         "NO_COLOR": "1",
     }
     output = deployment.folder / "up.log"
-    with output.open("w") as stream:
+    with output.open("a") as stream:
         up = subprocess.Popen(
             [sys.executable, "-m", "include.elt.local", "up"],
             cwd=deployment.root,
