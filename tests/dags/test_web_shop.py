@@ -88,21 +88,22 @@ class TestFirstRun:
         assert shop.moment(outcome.assets["raw.raw_events"]["watermark"]) == newest
 
 
-class TestADayLater:
-    @pytest.fixture(scope="class")
-    def later(self, server: Server, loaded: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-        """The shop after another day and another run: the shop, what the source was before it, the outcome."""
-        first, outcome = loaded
+@pytest.fixture(scope="module")
+def later(server: Server, loaded: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The shop after another day and another run: the shop, what the source was before it, the outcome."""
+    first, outcome = loaded
+    assert outcome.state == "success", outcome.log[-5000:]
+    folder = tmp_path_factory.mktemp("later") / "deployment"
+    shutil.copytree(first.deployment.folder, folder)
+    with Shop.on(server, type(first.deployment)(folder), name="later", template=first.database) as shop:
+        before = {table: shop.source(table) for table in STREAMS}
+        shop.next_day()
+        outcome = shop.deployment.run("web_shop")
         assert outcome.state == "success", outcome.log[-5000:]
-        folder = tmp_path_factory.mktemp("later") / "deployment"
-        shutil.copytree(first.deployment.folder, folder)
-        with Shop.on(server, type(first.deployment)(folder), name="later", template=first.database) as shop:
-            before = {table: shop.source(table) for table in STREAMS}
-            shop.next_day()
-            outcome = shop.deployment.run("web_shop")
-            assert outcome.state == "success", outcome.log[-5000:]
-            yield shop, before, outcome
+        yield shop, before, outcome
 
+
+class TestADayLater:
     def test_every_table_equals_the_source_row_by_row(self, later: Any) -> None:
         """With what changed, what came late within the look-back, and what changed without an update key."""
         shop, before, _ = later
