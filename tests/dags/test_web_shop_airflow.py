@@ -22,7 +22,7 @@ from tests.support.postgres import PASSWORD, Server, running_server
 from tests.support.real_airflow import RealAirflow, pages, real_airflow, until
 from tests.support.web import STREAMS, Shop
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 WRONG = "wr0ng $@/:%'\"é pass"
 DAYS = [f"2026-01-0{day}" for day in (1, 2, 3, 4, 5)]

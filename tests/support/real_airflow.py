@@ -66,7 +66,7 @@ class RealAirflow:
         self.wait(dag_id, run_id)
         return run_id
 
-    def wait(self, dag_id: str, run_id: str, seconds: float = 240) -> None:
+    def wait(self, dag_id: str, run_id: str, seconds: float = 600) -> None:
         """Wait for the end of a run."""
         run = self.client.run(dag_id, run_id)
         until(lambda: run.state() in ("success", "failed"), seconds, f"the end of {run_id}")
