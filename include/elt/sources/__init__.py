@@ -117,6 +117,11 @@ def open_source(
         from include.elt.sources.postgres import PostgresSource
 
         return PostgresSource(stream, contract, settings, PostgresConnection.from_airflow(connection))
+    if connection.conn_type == "aws":
+        from include.elt.sources.s3 import S3Source
+
+        return S3Source.open(stream, contract, settings, connection)
     raise SettingsError(
-        f"the connection {replication.source} has the type {connection.conn_type!r}; a replication reads postgres"
+        f"the connection {replication.source} has the type {connection.conn_type!r};"
+        " a replication reads postgres or aws (S3)"
     )
