@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     )
     scratch: ProjectPath | None = Field(
         None,
-        description="Local folder for what is on its way to or from a lake in S3; by default the system's temporary one",
+        description="Local folder for what is on its way to or from S3; by default the system's temporary one",
     )
     lake_keep: int = Field(
         5, ge=2, le=10_000, description="Extractions kept per stream in the lake; older ones are removed after a load"

@@ -112,6 +112,10 @@ def open_source(
 
         return FileSource(stream, contract, settings)
     connection = look_up(replication.source)
+    if stream.is_file and connection.conn_type != "aws":
+        raise SettingsError(
+            f"the connection {replication.source} has the type {connection.conn_type!r}; {stream.name} needs aws"
+        )
     if connection.conn_type == "postgres":
         from include.elt.connections.postgres import PostgresConnection
         from include.elt.sources.postgres import PostgresSource
