@@ -270,7 +270,8 @@ class Bucket:
             self.client.delete_object(Bucket=self.name, Key=key)
 
     def _checksum(self, sha256: str) -> dict[str, Any]:
-        return {"ChecksumSHA256": base64.b64encode(bytes.fromhex(sha256)).decode()} if self.checksums else {}
+        digest = base64.b64encode(bytes.fromhex(sha256)).decode()
+        return {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": digest} if self.checksums else {}
 
     def _told(self, key: str) -> Any:
         return _errors(self.connection, self.url(key), self.lost, self.refused)

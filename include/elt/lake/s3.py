@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from include.elt.connections.aws import Bucket, MissingObjectError, S3Object
+from include.elt.connections.aws import Bucket, ChangedObjectError, MissingObjectError, S3Object
 from include.elt.errors import LakeRefusedError, LoadError
 from include.elt.lake import ABANDONED, MANIFEST, Manifest, damaged, manifest_text, missing, parse_manifest, slug
 from include.elt.lake.places import Places
@@ -71,6 +71,8 @@ class S3Lake:
                     found = self.bucket.download(key, folder / file.name)
                 except MissingObjectError:
                     raise LoadError(missing(self.bucket.url(key))) from None
+                except ChangedObjectError:
+                    raise LoadError(damaged(self.bucket.url(key))) from None
                 if found.sha256 != file.sha256:
                     raise LoadError(damaged(self.bucket.url(key)))
             yield folder
