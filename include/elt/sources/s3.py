@@ -119,7 +119,7 @@ class Objects:
             if digest and (name, digest) in known:
                 return None
         ending = re.search(r"(\.[A-Za-z0-9]{1,10}){1,2}$", key)
-        path = target / f"{number:05d}{ending[0] if ending else ''}"
+        path = target / f"{number:05d}{ending[0] if ending else '.csv'}"
         got = self.bucket.download(key, path, listed.etag if listed else None)
         if listed and got.bytes != listed.bytes:
             raise ExtractError(f"{self.bucket.url(key)}: {got.bytes:,} bytes arrived of {listed.bytes:,}")

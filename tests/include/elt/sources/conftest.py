@@ -54,9 +54,9 @@ class PostgresBench(Bench):
 
     def read(self, columns: Mapping[str, str], **what: Any) -> list[Row]:
         """Extract the table; its rows in the lake."""
-        _, folder = self.source(columns, **what).run("manual__1")
-        assert folder is not None
-        return rows_of(folder)
+        _, location = self.source(columns, **what).run("manual__1")
+        assert location is not None
+        return rows_of(Path(location))
 
 
 @pytest.fixture(params=[False, True], ids=["row by row", "in blocks"])

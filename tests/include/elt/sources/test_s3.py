@@ -58,6 +58,12 @@ class Shop:
 
 
 @pytest.fixture
+def bench(tmp_path: Path, no_settings: None) -> Bench:
+    """Without a database server."""
+    return Bench(tmp_path)
+
+
+@pytest.fixture
 def shop(s3: Any, bench: Bench) -> Shop:
     return Shop(s3, bench)
 
@@ -67,11 +73,7 @@ class TestExtract:
     def test_an_object_arrives_as_a_local_file_would(self, shop: Shop, key: str) -> None:
         shop.put(key)
         shop.server.requests.clear()
-        manifest, location = (
-            shop.extraction(key).run("manual__1")
-            if "?" not in key
-            else shop.extraction(key.replace("?", "*")).run("manual__1")
-        )
+        manifest, location = shop.extraction(key.replace("?", "*")).run("manual__1")
         local = shop.bench.extract(CSV)
 
         assert location
@@ -104,7 +106,7 @@ class TestExtract:
             (b"", "the file is empty"),
             (b"id,a\n1,x\n", "line 1: no 'b'"),
             (b"id,a,b\n1,x,y,z\n", "line 2"),
-            (b"id,a,b\none,x,y\n", "one"),
+            (b"id,a,b\none,x,y\n", "line 2"),
         ],
     )
     def test_messages_name_the_object(self, shop: Shop, data: bytes, message: str) -> None:
@@ -113,7 +115,7 @@ class TestExtract:
             shop.extraction("in/orders.csv").run("manual__1")
         assert str(caught.value).startswith(f"{shop.url('in/orders.csv')}: ")
         assert message in str(caught.value)
-        assert str(shop.bench.root) not in str(caught.value)
+        assert str(shop.bench.lake.root) not in str(caught.value)
 
     @pytest.mark.parametrize("key", ["in/none.csv", "none/", "in/none_*.csv"])
     def test_what_is_not_there(self, shop: Shop, key: str) -> None:
@@ -125,7 +127,7 @@ class TestExtract:
 
     def test_no_such_bucket(self, shop: Shop) -> None:
         shop.name = "none-of-ours"
-        with pytest.raises(SourceRefusedError, match="s3://none-of-ours/x.csv .* shop_s3: NoSuchBucket"):
+        with pytest.raises(SourceRefusedError, match=r"s3://none-of-ours/x\.csv .* shop_s3: NoSuchBucket"):
             shop.extraction("x.csv").run("manual__1")
 
     def test_an_object_that_is_replaced_after_it_was_listed(self, shop: Shop) -> None:
@@ -137,9 +139,7 @@ class TestExtract:
                 shop.put("in/orders_1.csv", CSV + b"3,x,y\n")
 
         shop.server.faults.append(replaced)
-        with pytest.raises(ExtractError, match="orders_1.csv was changed while it was read.*; nothing was loaded") as (
-            caught
-        ):
+        with pytest.raises(ExtractError, match=r"orders_1\.csv was changed while it was read.*; nothing") as caught:
             shop.extraction("in/orders_*.csv").run("manual__1")
         assert not caught.value.final
 
@@ -152,7 +152,7 @@ class TestExtract:
                 shop.client.delete_object(Bucket=shop.name, Key="in/orders_1.csv")
 
         shop.server.faults.append(removed)
-        with pytest.raises(ExtractError, match="orders_1.csv is not there .*; it was a moment ago") as caught:
+        with pytest.raises(ExtractError, match=r"orders_1\.csv is not there .*; it was a moment ago") as caught:
             shop.extraction("in/").run("manual__1")
         assert not caught.value.final
 
@@ -166,7 +166,7 @@ class TestExtract:
                 shop.put("in/orders.csv", CSV * 2000)
 
         shop.server.faults.append(replaced)
-        with pytest.raises(ExtractError, match="orders.csv was changed while it was read"):
+        with pytest.raises(ExtractError, match=r"orders\.csv was changed while it was read"):
             shop.extraction("in/orders.csv").run("manual__1")
 
 
@@ -186,8 +186,8 @@ class TestListing:
             ("in/orders_*.csv", ["orders_1.csv", "orders_2.csv", "orders_22.csv"]),
             ("in/orders_?.csv", ["orders_1.csv", "orders_2.csv"]),
             ("in/*/orders_*.csv", ["2024/orders_3.csv"]),
-            ("in*/orders_*", ["in/orders_1.csv", "in/orders_1.csv.bak", "in/orders_2.csv", "in/orders_22.csv"]
-             + ["in2/orders_4.csv"]),
+            ("in*/*_22.csv", ["in/orders_22.csv"]),
+            ("in*/orders_?.csv", ["in/orders_1.csv", "in/orders_2.csv", "in2/orders_4.csv"]),
             ("in/_*", ["_SUCCESS"]),
             ("in/", ["2024/orders_3.csv", "orders_1.csv", "orders_1.csv.bak", "orders_2.csv", "orders_22.csv"]),
             ("in2/", ["orders_4.csv"]),
@@ -220,7 +220,7 @@ class TestBring:
         assert [(each.name, each.path.name, each.path.read_text()) for each in found] == [
             ("a.csv", "00000.csv", "in/a.csv"),
             ("b/c.csv.gz", "00001.csv.gz", "in/b/c.csv.gz"),
-            ("b/d", "00002", "in/b/d"),
+            ("b/d", "00002.csv", "in/b/d"),
         ]
         assert found[0].origin == {
             "file": shop.url("in/a.csv"),
