@@ -71,7 +71,8 @@ class TestConnection:
     def test_a_role_is_assumed(self, s3: Any, name: str) -> None:
         login, _ = keys = s3.user([{"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": "*"}])
         iam = iam_backends[ACCOUNT]["aws"]
-        trust = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "sts:AssumeRole"}
+        user = iam.get_user_from_access_key_id(login)
+        trust = {"Effect": "Allow", "Principal": {"AWS": user.arn}, "Action": "sts:AssumeRole"}
         role = iam.create_role(
             f"lake-{name}", json.dumps({"Version": "2012-10-17", "Statement": [trust]}), "/", None, "", [], 3600
         )
