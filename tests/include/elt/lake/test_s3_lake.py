@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -82,7 +83,7 @@ def test_an_extraction_arrives_with_its_rejects_and_its_keys(bench: Bench, lake:
         (work / "keys.parquet").write_bytes(b"keys")
         (work / "rejects.jsonl").write_bytes(b"{}\n")
         manifest, _ = bench.publish(ROWS)
-        digests = {name: aws.hashlib.sha256(name[:-8].encode()).hexdigest() for name in ("a.parquet", "keys.parquet")}
+        digests = {name: hashlib.sha256(name[:-8].encode()).hexdigest() for name in ("a.parquet", "keys.parquet")}
         files = {name: replace(manifest.files[0], name=name, sha256=digest) for name, digest in digests.items()}
         manifest = replace(manifest, files=(files["a.parquet"],), keys=files["keys.parquet"])
         location = lake.publish(work, manifest)
@@ -140,7 +141,7 @@ class TestLargeFiles:
         with lake.workplace("shop", "orders") as work:
             file = work / "part-00000.parquet"
             file.write_bytes(os.urandom(1024 * 1024) * megabytes)
-            digest = aws.hashlib.sha256(file.read_bytes()).hexdigest()
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()
             manifest, _ = bench.publish(ROWS)
             manifest = replace(manifest, files=(replace(manifest.files[0], sha256=digest),))
             return manifest, lake.publish(work, manifest)
