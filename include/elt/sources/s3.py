@@ -116,13 +116,13 @@ def open_objects(stream: Stream, connection: AirflowConnection) -> Objects:
         ReplicationError: the stream is no `s3://` URL.
         SettingsError: something in the connection is not understood.
     """
-    match = re.fullmatch(r"s3://([^/]+)(?:/(.*))?", stream.name)
+    match = re.fullmatch(r"s3://([^/]+)/(.*)", stream.name)
     if not match:
         raise ReplicationError(
             f"stream {stream.name}: with the connection {connection.conn_id} a stream is named s3://bucket/key"
         )
     bucket = Bucket.open(connection, match[1], lost=ExtractError, refused=SourceRefusedError)
-    return Objects(bucket, match[2] or "", stream)
+    return Objects(bucket, match[2], stream)
 
 
 def open_s3(stream: Stream, contract: Contract, settings: Settings, connection: AirflowConnection) -> FileSource:

@@ -132,7 +132,7 @@ class TestExtract:
     @pytest.mark.parametrize("key", ["in/none.csv", "none/", "in/none_*.csv"])
     def test_what_is_not_there(self, shop: Shop, key: str) -> None:
         shop.put("in/orders.csv")
-        with pytest.raises(DataError, match=r"is (not )?there.* \(connection shop_s3\)") as caught:
+        with pytest.raises(DataError, match=r"is not there.* \(connection shop_s3\)|no file (is there|has such)") as caught:
             shop.extraction(key).run("manual__1")
         assert str(caught.value).startswith(shop.url(key))
         assert caught.value.final
@@ -211,9 +211,8 @@ class TestListing:
         assert shop.names(pattern) == names
 
     @pytest.mark.usefixtures("keys")
-    @pytest.mark.parametrize("url", ["", "/"])
-    def test_a_whole_bucket(self, shop: Shop, url: str) -> None:
-        stream = Stream(name=f"s3://{shop.name}{url}", mode="full-refresh", object="raw.orders", primary_key=("id",))
+    def test_a_whole_bucket(self, shop: Shop) -> None:
+        stream = Stream(name=f"s3://{shop.name}/", mode="full-refresh", object="raw.orders", primary_key=("id",))
         objects = open_objects(stream, shop.connection)
         assert [objects.name(each.key) for each in objects.listed()][-2:] == ["in/orders_22.csv", "in2/orders_4.csv"]
 
