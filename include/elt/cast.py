@@ -154,9 +154,9 @@ class Caster:
 
     def _latest(self) -> str:
         """SQL that keeps one row per primary key: that of the largest update key, then of the largest other values."""
-        keys = [self.contract.column(name).value(quoted(name)) for name in self.stream.primary_key]
+        keys = [self._value(name) for name in self.stream.primary_key]
         update_key = self.stream.update_key
-        order = [f"{self.contract.column(update_key).value(quoted(update_key))} DESC NULLS LAST"] if update_key else []
+        order = [f"{self._value(update_key)} DESC NULLS LAST"] if update_key in self.contract.names else []
         order += [f"{quoted(name)} DESC NULLS LAST" for name in self.contract.names]
         return f"QUALIFY row_number() OVER (PARTITION BY {', '.join(keys)} ORDER BY {', '.join(order)}) = 1"
 
@@ -179,7 +179,10 @@ class Caster:
 
     def _conditions(self) -> list[tuple[Column, str, str]]:
         """Per column: what has to hold for its text, and how a message says it."""
-        conditions = [(column, column.fits(quoted(column.name)), column.data_type) for column in self.contract.columns]
+        conditions = [
+            (column, column.fits(quoted(column.name), canonical=column.name in self.text.canonical), column.data_type)
+            for column in self.contract.columns
+        ]
         conditions += [
             (column, f"{quoted(column.name)} IS NOT NULL", "a primary key, which is never NULL")
             for column in self.contract.columns
@@ -187,14 +190,16 @@ class Caster:
         ]
         return conditions
 
+    def _value(self, name: str) -> str:
+        """SQL of a column's value, from its text."""
+        return self.contract.column(name).value(quoted(name), canonical=name in self.text.canonical)
+
     def _row_fits(self) -> str:
         return " AND ".join(condition for _, condition, _ in self._conditions())
 
     def _write(self, target: Path, source: str) -> int:
         """Write typed Parquet from a table with its conditions; returns its rows."""
-        values = ", ".join(
-            f"{column.value(quoted(column.name))} AS {quoted(column.name)}" for column in self.contract.columns
-        )
+        values = ", ".join(f"{self._value(column.name)} AS {quoted(column.name)}" for column in self.contract.columns)
         (rows,) = self._fetch_one(
             f"COPY (SELECT {values} FROM {source}) TO {literal(target)} (FORMAT parquet, COMPRESSION zstd)"
         )
@@ -230,7 +235,7 @@ class Caster:
 
     def _find_repeated_keys(self) -> None:
         """Add every row to `faulty` whose primary key an earlier one has."""
-        keys = [self.contract.column(name).value(quoted(name)) for name in self.stream.primary_key]
+        keys = [self._value(name) for name in self.stream.primary_key]
         shown_key = " || ', ' || ".join(map(quoted, self.stream.primary_key))
         self._sql.execute(
             f"INSERT INTO faulty SELECT {_ROW}, {literal(', '.join(self.stream.primary_key))}, {shown_key},"

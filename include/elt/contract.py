@@ -19,6 +19,10 @@ from include.elt.errors import ContractError
 from include.elt.paths import DBT_PROJECT, shown
 
 _INTEGERS = {"tinyint": 8, "smallint": 16, "int": 32, "integer": 32, "bigint": 64}
+_WHOLE_DIGITS = {"tinyint": 3, "smallint": 5, "int": 10, "integer": 10, "bigint": 19}
+"""Decimal digits of the largest value. A decimal needs as many to hold the integer; the other way round the cast tells
+what is out of range."""
+
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]*")
 
 TYPES = (
@@ -81,19 +85,39 @@ class Column:
         """Whether the text itself is the value, so that an empty text is one too."""
         return self.data_type == "string" or self.data_type.startswith("varchar")
 
-    def value(self, text: str) -> str:
-        """SQL that casts the SQL text expression `text`; NULL where it does not fit."""
+    def value(self, text: str, *, canonical: bool = False) -> str:
+        """SQL that casts the SQL text expression `text`; NULL where it does not fit.
+
+        Args:
+            text: the expression.
+            canonical: whether it is what a database prints of a type that `holds` says this one holds.
+        """
         if self.is_text:
             return text
-        cast = f"TRY_CAST(trim({text}) AS {self.duckdb_type})"
+        cast = f"TRY_CAST({text if canonical else f'trim({text})'} AS {self.duckdb_type})"
         decimal = re.fullmatch(r"decimal\((\d+),(\d+)\)", self.data_type)
         if decimal and int(decimal[1]) > 18 >= int(decimal[2]):
             # Parsing 128-bit decimals takes DuckDB 4 µs each, those of 64 bits a fiftieth; most values are short.
             return f"coalesce(TRY_CAST(trim({text}) AS DECIMAL(18,{decimal[2]}))::{self.duckdb_type}, {cast})"
         return cast
 
-    def fits(self, text: str) -> str:
-        """SQL condition: the SQL text expression `text` is NULL or becomes a value of this type without any change."""
+    def holds(self, other: str) -> bool:
+        """Whether every value of another contract type, but for infinities and odd years, is one of this type."""
+        mine, theirs = _digits(self.data_type), _digits(other)
+        if mine and theirs:
+            return mine[0] >= theirs[0] and mine[1] >= theirs[1]
+        return self.data_type == other and not self.is_text
+
+    def fits(self, text: str, *, canonical: bool = False) -> str:
+        """SQL condition: the SQL text expression `text` is NULL or becomes a value of this type without any change.
+
+        Args:
+            text: the expression.
+            canonical: as for `value`; what a database prints needs no look at its spelling, which takes most of the
+                time.
+        """
+        if canonical and not self.is_text:
+            return f"({text} IS NULL OR ({self._canonical(text)}))"
         if self.data_type == "string":
             return "TRUE"
         if self.data_type.startswith("varchar"):
@@ -106,6 +130,16 @@ class Column:
         if self.data_type.startswith(("date", "timestamp")):  # other years have no common spelling
             exact += f" AND {self.value(text)} BETWEEN '0001-01-01' AND '9999-12-31 23:59:59.999999'"
         return f"({text} IS NULL OR ({exact}))"
+
+    def _canonical(self, text: str) -> str:
+        """Condition for what a database prints: nothing is rounded, but the type may have no such value."""
+        value = self.value(text, canonical=True)
+        exact = f"{value} IS NOT NULL"
+        if self.data_type.startswith(("date", "timestamp")):
+            exact = f"{value} BETWEEN '0001-01-01' AND '9999-12-31 23:59:59.999999' AND right({text}, 1) <> 'C'"  # BC
+        if self.data_type == "timestamp":  # an offset with seconds, as of the 19th century, is misread
+            exact += f" AND (substr({text}, -3, 1) IN ('+', '-') OR substr({text}, -6, 1) IN ('+', '-'))"
+        return exact
 
     def _pattern(self) -> str:
         """Regular expression of the texts that the type holds exactly (their range is left to the cast)."""
@@ -123,6 +157,13 @@ class Column:
             "timestamp": f"{date}({clock}{zone})?",
             "timestamp_ntz": f"{date}({clock})?",
         }[self.data_type]
+
+
+def _digits(data_type: str) -> tuple[int, int] | None:
+    """Digits before and after the point that a whole number or decimal type holds; None for other types."""
+    if decimal := re.fullmatch(r"decimal\((\d+),(\d+)\)", data_type):
+        return int(decimal[1]) - int(decimal[2]), int(decimal[2])
+    return (_WHOLE_DIGITS[data_type], 0) if data_type in _WHOLE_DIGITS else None
 
 
 @dataclass(frozen=True)

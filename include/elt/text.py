@@ -31,6 +31,10 @@ class Place:
 class Text(Protocol):
     """Rows as text, readable by DuckDB."""
 
+    @property
+    def canonical(self) -> frozenset[str]:
+        """Columns whose text is what a database prints of a type that the contract's type holds."""
+
     def select(self, names: Iterable[str]) -> str:
         """SQL that gives these columns as VARCHAR, row by row in the order of the source."""
 
@@ -46,6 +50,7 @@ class TextFile:
             one with quotes is ''.
         cr: text that stands for a CR inside a value; no value holds it.
         longest: characters of the longest record, at most.
+        canonical: see `Text.canonical`.
     """
 
     paths: tuple[Path, ...]
@@ -53,6 +58,7 @@ class TextFile:
     null: str
     cr: str
     longest: int
+    canonical: frozenset[str] = frozenset()
 
     def select(self, names: Iterable[str]) -> str:
         """See `Text.select`."""

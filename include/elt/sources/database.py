@@ -39,7 +39,8 @@ log = logging.getLogger(__name__)
 
 BLOCK = ("number", "blocks", "rows", "longest", "digest", "block")
 """Columns of a query in blocks: which block, of how many, its rows, the characters of the longest one, the SHA-256 of
-its text in hexadecimal digits, and the text: lines of CSV with the wanted columns and `END`. It is NULL without rows.
+its text in hexadecimal digits, and the text: lines of CSV with the wanted columns and `END`. It is NULL without rows. A
+block below 0 says nothing.
 """
 
 COUNT = "elt__rows"
@@ -200,13 +201,13 @@ class DatabaseSource:
         conditions = [self.dialect.within(there[window.column], window)] if window else []
         wanted = [there.get(name) for name in contract.names]
         key = there[self.stream.primary_key[0]]
-        read = self._read(relation, work, null, contract.names, wanted, conditions, key, self.stream.meta.parallel)
+        read = self._read(relation, work, null, contract, wanted, conditions, key, self.stream.meta.parallel)
         keys = source_rows = None
         if self.stream.meta.deletes != "ignore" and reading.mode == "incremental":
-            names = self.stream.primary_key
+            only = contract.only(self.stream.primary_key)
             everything = self.dialect.relation(self.stream, None)
-            keys = self._read(everything, work, null, names, [there[name] for name in names], [], key, 1).text
-        if self.stream.meta.reconcile is not None:
+            keys = self._read(everything, work, null, only, [there[name] for name in only.names], [], key, 1).text
+        if self.stream.meta.reconcile is not None and reading.mode != "backfill":  # which says nothing of the rest
             until = replace(window, lower=None) if window else None
             whole = self.dialect.relation(self.stream, until)
             limit = self.dialect.within(there[until.column], until) if until else ""
@@ -269,13 +270,19 @@ class DatabaseSource:
         relation: Relation,
         work: Path,
         null: str,
-        header: tuple[str, ...],
+        contract: Contract,
         columns: Sequence[SourceColumn | None],
         conditions: list[str],
         key: SourceColumn,
         parallel: int,
     ) -> _Text:
         """Let Sling write rows as text, several parts of them at the same time."""
+        header = contract.names
+        canonical = frozenset(
+            wanted.name
+            for wanted, column in zip(contract.columns, columns, strict=True)
+            if column and wanted.holds(column.contract_type)
+        )
         everything = all_of([relation.where, *conditions])
         bounds = self.dialect.bounds(relation, everything, key, parallel) if parallel > 1 else []
         limits = [None, *bounds, None]
@@ -296,7 +303,8 @@ class DatabaseSource:
                 raise
         if len({text.text.null for text in texts}) > 1:  # one part went row by row: all have to, to be read as one
             texts = [self._read_part(work, relation, null, header, columns, everything, last_way=True)]
-        return _Text.joined(texts)
+        whole = _Text.joined(texts)
+        return replace(whole, text=replace(whole.text, canonical=canonical))
 
     def _read_part(
         self,
@@ -411,7 +419,10 @@ def unwrap(blocks: Path, text: Path, header: tuple[str, ...], encoding: str, lab
         target.write(",".join((*header, END)) + "\n")
         records = csv.reader(source, strict=True)
         next(records)
-        for number, total, count, length, digest, block in filter(None, records):
+        for number, blocks_in_all, count, length, digest, block in filter(None, records):
+            if number.startswith("-"):
+                continue
+            total = blocks_in_all
             if number in seen:
                 raise ExtractError(f"{label}: Sling delivered the block {number} twice; nothing was loaded")
             seen.add(number)

@@ -32,7 +32,7 @@ _CONNECT_TIMEOUT = 30
 PAGES = 128 * 1024
 """Bytes on disk of a block of pages. Compressed values grow on their way, and a value in PostgreSQL ends at 1 GB."""
 
-GROUP = 512 * 1024
+GROUP = 256 * 1024
 """Characters of a block of any rows, about."""
 
 _FEW = 0.1
@@ -176,11 +176,12 @@ class Postgres:
     def ways(self, relation: Relation, columns: Sequence[SourceColumn | None], condition: str) -> Iterator[Way]:
         """By pages, in groups, row by row."""
         texts = ["NULL" if column is None else f"{quoted(column.name)}::text" for column in columns]
+        line = _line(columns)
         version, pages = self._pages_per_block(relation, condition)
         if pages:
-            yield Way(f"in blocks of {pages} pages", self._by_pages(relation, texts, condition, pages), blocks=True)
+            yield Way(f"in blocks of {pages} pages", self._by_pages(relation, line, condition, pages), blocks=True)
         if version >= 110000:  # sha256()
-            yield Way("in blocks", self._in_groups(relation, texts, condition), blocks=True)
+            yield Way("in blocks", self._in_groups(relation, line, condition), blocks=True)
         names = ["NULL" if column is None else column.name.lower() for column in columns]
         values = ", ".join(f"{text} AS {quoted(name)}" for text, name in zip(texts, names, strict=True))
         yield Way(
@@ -189,7 +190,7 @@ class Postgres:
             blocks=False,
         )
 
-    def _by_pages(self, relation: Relation, texts: Sequence[str], condition: str, pages: int) -> str:
+    def _by_pages(self, relation: Relation, line: str, condition: str, pages: int) -> str:
         """Blocks of some pages each. NULL is an empty field, '' one with quotes."""
         size = f"pg_relation_size({literal(relation.table or '')}::regclass) / current_setting('block_size')::bigint"
         here = f"ctid >= format('(%s,0)', n * {pages})::tid AND ctid < format('(%s,0)', n * {pages} + {pages})::tid"
@@ -199,18 +200,20 @@ class Postgres:
             # asked once: a table that grows has another size at the end of the statement
             f" FROM (SELECT {size} / {pages} AS last OFFSET 0) AS size, generate_series(0, last) AS n, LATERAL ("
             "SELECT count(*) AS rows, max(length(line)) AS longest, string_agg(line, chr(10)) AS block"
-            f" FROM (SELECT {_line(texts)} AS line FROM ONLY {relation.sql}"
-            f"{_where(all_of([here, condition]))}) AS lines) AS b"
+            f" FROM (SELECT {line} AS line FROM ONLY {relation.sql}"
+            f"{_where(all_of([here, condition]))} OFFSET 0) AS lines) AS b"
         )
 
-    def _in_groups(self, relation: Relation, texts: Sequence[str], condition: str) -> str:
+    def _in_groups(self, relation: Relation, line: str, condition: str) -> str:
         """Blocks of about as many characters; one without rows where there are none."""
         return (
-            "SELECT row_number() OVER () - 1 AS number, count(*) OVER () AS blocks, coalesce(rows, 0) AS rows, longest,"
-            " encode(sha256(convert_to(block, 'UTF8')), 'hex') AS digest, block FROM (SELECT 1) AS one LEFT JOIN ("
+            # Sling asks for one row first; it gets this one without the others having to be made
+            "SELECT -1 AS number, 0 AS blocks, 0 AS rows, NULL AS longest, NULL AS digest, NULL AS block UNION ALL"
+            " SELECT row_number() OVER () - 1, count(*) OVER (), coalesce(rows, 0), longest,"
+            " encode(sha256(convert_to(block, 'UTF8')), 'hex'), block FROM (SELECT 1) AS one LEFT JOIN ("
             "SELECT count(*) AS rows, max(length(line)) AS longest, string_agg(line, chr(10)) AS block"
             f" FROM (SELECT line, sum(length(line)) OVER (ROWS UNBOUNDED PRECEDING) / {GROUP} AS part"
-            f" FROM (SELECT {_line(texts)} AS line FROM {relation.sql}{_where(condition)}) AS lines) AS parts"
+            f" FROM (SELECT {line} AS line FROM {relation.sql}{_where(condition)} OFFSET 0) AS lines) AS parts"
             " GROUP BY part) AS b ON TRUE"
         )
 
@@ -292,10 +295,17 @@ def _column(described: psycopg.Column) -> SourceColumn:
     return SourceColumn(described.name, shown, contract)
 
 
-def _line(texts: Sequence[str]) -> str:
-    """A line of CSV of some texts; an empty field is NULL, and one with quotes is a text."""
-    fields = [f"""coalesce('"' || replace({text}, '"', '""') || '"', '')""" for text in texts]
+def _line(columns: Sequence[SourceColumn | None]) -> str:
+    """A line of CSV; an empty field is NULL, and one with quotes is a text. OFFSET 0 behind it has it made once."""
+    fields = ["''" if column is None else _field(column) for column in columns]
     return " || ',' || ".join([*fields, "'1'"])
+
+
+def _field(column: SourceColumn) -> str:
+    text = f"{quoted(column.name)}::text"
+    if column.contract_type == "string":
+        return f"""coalesce('"' || replace({text}, '"', '""') || '"', '')"""
+    return f"coalesce({text}, '')"  # a number, date or time, in which nothing has to be quoted
 
 
 def _where(condition: str) -> str:

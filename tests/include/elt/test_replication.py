@@ -10,7 +10,7 @@ import pytest
 from include.elt.contract import Column, Contract, read_contracts
 from include.elt.errors import ReplicationError
 from include.elt.paths import REPLICATIONS
-from include.elt.replication import NOT_SUPPORTED, Replication, check_against, read_replication
+from include.elt.replication import NOT_SUPPORTED, Meta, Replication, check_against, read_replication
 from include.elt.settings import load_settings
 
 VARIABLES = {"SHOP_FILES": "/srv/shop"}
@@ -154,8 +154,8 @@ FAULTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "no source": ("source: LOCAL", "", ("source is missing",)),
     "no target": ("target: WAREHOUSE", "", ("target is missing",)),
     "a table's name": ("file:///a.csv", "public.orders", ("stream public.orders", "a stream is named file:///path")),
-    "a name of three parts": ("file:///a.csv", "db.public.orders", ("a stream is named file:///path",)),
-    "relative file": ("file:///a.csv", "file://a.csv", ("a stream is named file:///path",)),
+    "a name of three parts": ("file:///a.csv", "db.public.orders", ("stream db.public.orders: with source LOCAL",)),
+    "relative file": ("file:///a.csv", "file://a.csv", ("is named file:///path",)),
     "a number as stream": ("file:///a.csv", "7", ("stream 7",)),
     "unknown placeholder": ("file:///a.csv", '"file://{FOLDER}/a.csv"', ("{FOLDER} is not set under env",)),
     "missing env": (
@@ -264,3 +264,108 @@ def test_the_shipped_replications_fit_the_shipped_contracts(path: Path, no_setti
 
 def test_there_are_shipped_replications() -> None:
     assert list(REPLICATIONS.glob("*.yaml"))
+
+
+DATABASE = """
+source: shop_db
+target: WAREHOUSE
+streams:
+  public.orders:
+    object: raw.orders
+    mode: incremental
+    primary_key: id
+    update_key: upd
+"""
+
+
+class TestDatabases:
+    def test_the_keys_of_a_database(self, file: Path) -> None:
+        more = """    select: [id, upd, a]
+    where: a <> 'x'
+    meta: {lookback: 3 days, deletes: soft, on_schema_change: add, reconcile: 0.5%, parallel: 4}
+"""
+        [stream] = read(file, DATABASE + more).streams
+        assert (stream.mode, stream.select, stream.where) == ("incremental", ("id", "upd", "a"), "a <> 'x'")
+        meta = stream.meta
+        assert (meta.lookback, meta.deletes, meta.on_schema_change, meta.parallel) == ("3 days", "soft", "add", 4)
+        assert meta.tolerated(1000) == 5
+
+    def test_a_query_has_any_name_and_keeps_slings_placeholders(self, file: Path) -> None:
+        text = DATABASE.replace("public.orders", "open_orders")
+        more = "    sql: select * from o where {incremental_where_cond} and s = '{STATE}'\nenv: {STATE: open}\n"
+        [stream] = read(file, text + more).streams
+        assert stream.name == "open_orders"
+        assert stream.sql == "select * from o where {incremental_where_cond} and s = 'open'"
+
+    @pytest.mark.parametrize(("reconcile", "tolerated"), [(None, None), ("exact", 0), (7, 7), ("1%", 10), ("0.25%", 2)])
+    def test_what_a_reconciliation_tolerates(self, reconcile: int | str | None, tolerated: int | None) -> None:
+        assert Meta(reconcile=reconcile).tolerated(1000) == tolerated
+
+    @pytest.mark.parametrize(
+        ("columns", "chosen"), [([], "id a b"), (["id", "b"], "id b"), (["-a"], "id b"), (["-a", "-b"], "id")]
+    )
+    def test_selected_columns(self, file: Path, columns: list[str], chosen: str) -> None:
+        [stream] = read(file, DATABASE + (f"    select: {columns}\n" if columns else "")).streams
+        assert stream.selected(["id", "a", "b"]) == tuple(chosen.split())
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ("update_key: null", "update_key is missing; mode incremental of a database needs it"),
+            ("select: [id, -a]", "select: got"),
+            ("sql: select {NAME}", "{NAME} is not set under env"),
+            ("meta: {lookback: soon}", "meta.lookback: got 'soon'; a time span like `3 days`"),
+            ("meta: {lookback: -1}", "meta.lookback: got -1"),
+            ("meta: {reconcile: about}", "meta.reconcile: got 'about'; `exact`"),
+            ("meta: {deletes: all}", "meta.deletes: got 'all'"),
+            ("meta: {parallel: 0}", "meta.parallel: got 0"),
+            ("source_options: {delimiter: ;}", "source_options are for files"),
+        ],
+    )
+    def test_what_a_database_refuses(self, file: Path, line: str, message: str) -> None:
+        key = line.split(":")[0]
+        kept = "".join(f"{each}\n" for each in DATABASE.splitlines() if not each.strip().startswith(f"{key}:"))
+        assert message in refused(file, f"{kept}    {line}\n")
+
+    def test_a_snapshot_has_no_deletes(self, file: Path) -> None:
+        text = DATABASE.replace("incremental", "snapshot") + "    meta: {deletes: hard}\n"
+        assert "meta.deletes is for tables that hold each row once" in refused(file, text)
+
+    @pytest.mark.parametrize(
+        "line", ["where: a", "select: [a]", "sql: select 1", "meta: {parallel: 2}", "meta: {deletes: soft}"]
+    )
+    def test_what_only_a_database_has(self, file: Path, line: str) -> None:
+        assert " is for databases" in refused(file, STREAM + f"    {line}\n")
+
+
+class TestAgainstTheContract:
+    """What `make check` finds without asking a source."""
+
+    def found(self, file: Path, text: str, *columns: str, added: tuple[str, ...] = ()) -> str:
+        replication = read(file, text)
+        shape = tuple(Column(*column.split()) for column in columns)
+        contract = Contract("raw.orders", "shop.orders", shape, file, added)
+        with pytest.raises(ReplicationError) as caught:
+            check_against(replication, {"raw.orders": contract})
+        return str(caught.value)
+
+    def test_columns_that_the_load_adds(self, file: Path) -> None:
+        snapshot = DATABASE.replace("incremental", "snapshot")
+        columns = ("id bigint", "upd timestamp")
+        assert "mode: snapshot adds the column _loaded_at: declare it" in self.found(file, snapshot, *columns)
+        soft = DATABASE + "    meta: {deletes: soft}\n"
+        assert "meta.deletes: soft adds the column _deleted_at: declare it" in self.found(file, soft, *columns)
+        message = self.found(file, DATABASE, *columns, added=("_loaded_at",))
+        assert "raw.orders has the column _loaded_at, which only mode: snapshot fills" in message
+
+    @pytest.mark.parametrize(
+        ("lookback", "data_type", "message"),
+        [
+            ("3", "timestamp", "meta.lookback: got 3; a time span"),
+            ("3 days", "bigint", "upd is a bigint: a number is needed"),
+            ("3", "string", "a look-back needs a date, time or number"),
+        ],
+    )
+    def test_a_lookback_fits_its_update_key(self, file: Path, lookback: str, data_type: str, message: str) -> None:
+        text = f"{DATABASE}    meta: {{lookback: {lookback}}}\n"
+        assert message in self.found(file, text, "id bigint", f"upd {data_type}")

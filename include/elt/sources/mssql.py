@@ -1,0 +1,335 @@
+"""How SQL Server is asked.
+
+A table with a primary key is read in blocks of `ROWS` rows, each a range of the key's first column, so that the server
+needs an index and nothing else. Anything else travels row by row.
+
+A statement of SQL Server is no snapshot unless the database has `READ_COMMITTED_SNAPSHOT` or is a readable secondary; a
+row is read once all the same, for its key does not change. A query may hold no ORDER BY and no WITH: Sling asks for its
+first row as `SELECT TOP 1 * FROM (query) AS t`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pymssql
+
+from include.elt.connections.mssql import MssqlConnection
+from include.elt.errors import ExtractError, SourceRefusedError
+from include.elt.modes import Window
+from include.elt.replication import Stream
+from include.elt.settings import Settings
+from include.elt.sling import redact
+from include.elt.sources.database import COUNT, Relation, SourceColumn, Way
+
+ROWS = 500
+"""Rows of a block."""
+
+_REFUSED = frozenset(
+    (18452, 18456, 18470, 18486, 18487, 18488, 4060, 4064, 916, 229, 230, 262, 297, 208, 207, 102, 156)
+)
+"""Errors that another try does not mend: log-in, database, rights, tables, columns, syntax."""
+
+_CONTRACT = {
+    "tinyint": "smallint",  # 0 to 255
+    "smallint": "smallint",
+    "int": "int",
+    "bigint": "bigint",
+    "bit": "boolean",
+    "real": "double",
+    "float": "double",
+    "money": "decimal(19,4)",
+    "smallmoney": "decimal(10,4)",
+    "date": "date",
+    "datetime": "timestamp_ntz",
+    "smalldatetime": "timestamp_ntz",
+}
+"""Contract type by SQL Server's; anything else is text. datetime2 and datetimeoffset may have more digits than ours."""
+
+_STYLES = {
+    "money": 2,  # all four digits
+    "smallmoney": 2,
+    "real": 3,  # all digits
+    "float": 3,
+    "date": 23,
+    "binary": 2,  # hexadecimal digits without 0x
+    "varbinary": 2,
+    "timestamp": 2,
+    "rowversion": 2,
+}
+_TIMES = ("time", "datetime", "smalldatetime", "datetime2", "datetimeoffset")
+_ISO = 121
+
+_AS_BINARY = ("image", "geometry", "geography", "hierarchyid")
+
+
+class Mssql:
+    """The dialect of SQL Server; see `Dialect`.
+
+    Args:
+        connected: the database.
+        settings: timeouts.
+    """
+
+    encoding = "utf-16-le"
+
+    def __init__(self, connected: MssqlConnection, settings: Settings) -> None:
+        self._connection = connected
+        self._timeout = settings.extract_timeout
+
+    @property
+    def connection(self) -> str:
+        """Id of the connection."""
+        return self._connection.name
+
+    def sling(self) -> Mapping[str, Any]:
+        """Properties of the Sling connection."""
+        return self._connection.sling()
+
+    def variables(self) -> Mapping[str, str]:
+        """Environment variables of the Sling process: none."""
+        return {}
+
+    def secrets(self) -> Sequence[str]:
+        """The password."""
+        return [self._connection.password]
+
+    def too_large(self, message: str) -> bool:
+        """Whether an error says that a block is larger than SQL Server can make."""
+        return "2,147,483,64" in message or "2147483647" in message
+
+    def relation(self, stream: Stream, window: Window | None) -> Relation:
+        """What a stream reads."""
+        if stream.sql is None:
+            table = ".".join(map(_name, stream.name.split(".")))
+            return Relation(stream.label, table, table, stream.where)
+        condition, value = "1 = 1", "NULL"
+        if window is not None and window.upper is not None:
+            condition = self._between(_name(window.column), window, _text)
+            value = "NULL" if window.lower is None else _text(window.lower)
+        sql = stream.sql.strip().rstrip(";").replace("{incremental_where_cond}", condition)
+        return Relation(stream.label, f"({sql.replace('{incremental_value}', value)}) AS q", None, stream.where)
+
+    def columns(self, relation: Relation) -> tuple[SourceColumn, ...]:
+        """The columns of a relation."""
+        rows = self._rows(
+            relation,
+            "SELECT name, system_type_name, is_nullable, error_number, error_message FROM"
+            f" sys.dm_exec_describe_first_result_set({_text(f'SELECT * FROM {relation.sql}')}, NULL, 0)"
+            " ORDER BY column_ordinal",
+        )
+        for _, _, _, number, message in rows:
+            if number is not None:
+                raise SourceRefusedError(f"{relation.label}: connection {self.connection}: {message}")
+        return tuple(SourceColumn(name, kind, _contract(kind), bool(null)) for name, kind, null, _, _ in rows)
+
+    def largest(self, relation: Relation, condition: str, column: SourceColumn) -> str | None:
+        """The largest value of a column as text."""
+        ((value,),) = self._rows(
+            relation,
+            f"SELECT {_convert('m.[v]', column)} FROM (SELECT MAX({_name(column.name)}) AS [v]"
+            f" FROM {relation.sql}{_where(condition)}) AS m",
+        )
+        return None if value is None else str(value)
+
+    def count(self, relation: Relation, condition: str) -> int:
+        """Rows that fit a condition."""
+        ((count,),) = self._rows(relation, f"SELECT COUNT_BIG(*) FROM {relation.sql}{_where(condition)}")
+        return int(count)
+
+    def bounds(self, relation: Relation, condition: str, column: SourceColumn, parts: int) -> list[str]:
+        """Cuts of a column, found by ranking its values."""
+        rows = self._rows(
+            relation,
+            f"SELECT {_convert('c.[lo]', column)} FROM (SELECT MIN(k.[k]) AS [lo], k.[part] FROM"
+            f" (SELECT {_name(column.name)} AS [k], NTILE({parts}) OVER (ORDER BY {_name(column.name)}) AS [part]"
+            f" FROM {relation.sql}{_where(condition)}) AS k GROUP BY k.[part]) AS c"
+            " WHERE c.[part] > 1 AND c.[lo] IS NOT NULL ORDER BY c.[part]",
+        )
+        return list(dict.fromkeys(str(value) for (value,) in rows))
+
+    def within(self, column: SourceColumn, window: Window) -> str:
+        """The condition of a window."""
+        name = _name(column.name)
+        if window.upper is None:
+            return f"{name} IS NULL"
+        inside = self._between(name, window, lambda text: _literal(text, column))
+        return f"{inside} OR {name} IS NULL" if column.nullable else inside
+
+    def part(self, column: SourceColumn, lower: str | None, upper: str | None) -> str:
+        """The condition of a part."""
+        name = _name(column.name)
+        limits = [] if lower is None else [f"{name} >= {_literal(lower, column)}"]
+        limits += [] if upper is None else [f"{name} < {_literal(upper, column)}"]
+        inside = " AND ".join(limits)
+        return f"{inside} OR {name} IS NULL" if lower is None else inside
+
+    def ways(self, relation: Relation, columns: Sequence[SourceColumn | None], condition: str) -> Iterator[Way]:
+        """By ranges of the primary key, row by row."""
+        key = self._key(relation)
+        if key is not None:
+            yield Way(f"in blocks of {ROWS} rows", self._by_key(relation, key, columns, condition), blocks=True)
+        values = ", ".join(
+            f"CONVERT(nvarchar(1), NULL) AS [column{number}]"
+            if column is None
+            else f"{_convert(_name(column.name), column)} AS {_name(column.name.lower())}"
+            for number, column in enumerate(columns)
+        )
+        yield Way(
+            "row by row",
+            f"SELECT {values}, COUNT_BIG(*) OVER () AS {_name(COUNT)} FROM {relation.sql}{_where(condition)}",
+            blocks=False,
+        )
+
+    def _by_key(self, relation: Relation, key: str, columns: Sequence[SourceColumn | None], condition: str) -> str:
+        """Blocks of some rows each, in the order of the key; one without rows where there are none."""
+        fields = ["''" if column is None else _field(column) for column in columns]
+        line = " + ',' + ".join([*fields, "'1'"])
+        also = f" AND ({condition})" if condition else ""
+        return (
+            "SELECT COALESCE(b.[number], 0) AS [number], COALESCE(b.[blocks], 1) AS [blocks],"
+            " COALESCE(b.[rows], 0) AS [rows], b.[longest],"
+            " CONVERT(nvarchar(64), HASHBYTES('SHA2_256', b.[block]), 2) AS [digest], b.[block]"
+            " FROM (SELECT 1 AS [one]) AS o LEFT JOIN (SELECT r.[number], r.[blocks], a.[rows], a.[longest], a.[block]"
+            " FROM (SELECT k.[lo], LEAD(k.[lo]) OVER (ORDER BY k.[n]) AS [hi],"
+            " ROW_NUMBER() OVER (ORDER BY k.[n]) - 1 AS [number], COUNT(*) OVER () AS [blocks]"
+            f" FROM (SELECT {key} AS [lo], ROW_NUMBER() OVER (ORDER BY {key}) - 1 AS [n]"
+            f" FROM {relation.sql}{_where(condition)}) AS k WHERE k.[n] % {ROWS} = 0) AS r CROSS APPLY ("
+            "SELECT COUNT_BIG(*) AS [rows], MAX(LEN(l.[line])) AS [longest],"
+            " STRING_AGG(l.[line], NCHAR(10)) AS [block]"
+            f" FROM (SELECT CONVERT(nvarchar(max), {line}) AS [line] FROM {relation.sql}"
+            f" WHERE {key} >= r.[lo] AND ({key} < r.[hi] OR r.[hi] IS NULL){also}) AS l) AS a) AS b ON 1 = 1"
+        )
+
+    def _key(self, relation: Relation) -> str | None:
+        """The first column of the primary key; None for what has none."""
+        if relation.table is None:
+            return None
+        schema, table = (part[1:-1].replace("]]", "]") for part in relation.table.split("."))
+        rows = self._rows(
+            relation,
+            "SELECT u.COLUMN_NAME FROM INFORMATION_SCHEMA.TABLE_CONSTRAINTS AS c"
+            " INNER JOIN INFORMATION_SCHEMA.KEY_COLUMN_USAGE AS u ON u.CONSTRAINT_SCHEMA = c.CONSTRAINT_SCHEMA"
+            " AND u.CONSTRAINT_NAME = c.CONSTRAINT_NAME AND u.TABLE_NAME = c.TABLE_NAME"
+            f" WHERE c.CONSTRAINT_TYPE = 'PRIMARY KEY' AND c.TABLE_SCHEMA = {_text(schema)}"
+            f" AND c.TABLE_NAME = {_text(table)} AND u.ORDINAL_POSITION = 1",
+        )
+        return _name(rows[0][0]) if rows else None
+
+    @staticmethod
+    def _between(name: str, window: Window, literal: Any) -> str:
+        limits = [] if window.lower is None else [f"{name} >= {literal(window.lower)}"]
+        limits.append(f"{name} {'<=' if window.closed else '<'} {literal(window.upper)}")
+        return " AND ".join(limits)
+
+    def _rows(self, relation: Relation, sql: str) -> list[tuple[Any, ...]]:
+        with self._asking(relation) as cursor:
+            cursor.execute(sql)
+            return list(cursor.fetchall())
+
+    @contextmanager
+    def _asking(self, relation: Relation) -> Iterator[Any]:
+        """A cursor of Airflow's hook; the server's refusals as our errors."""
+        try:
+            with (
+                self._connection.hook(self._timeout) as hook,
+                hook.get_conn() as connection,
+                connection.cursor() as cursor,
+            ):
+                yield cursor
+        except pymssql.Error as error:
+            number, reason = _told(error)
+            message = f"{relation.label}: connection {self.connection}: {redact(reason, self.secrets())}"
+            if number in _REFUSED:
+                raise SourceRefusedError(message) from None
+            raise ExtractError(message) from None
+
+
+def _told(error: Exception) -> tuple[int, str]:
+    """Number and text of a server's error, as pymssql hands them on."""
+    given = error.args[0] if error.args and isinstance(error.args[0], tuple) else error.args
+    number = given[0] if given and isinstance(given[0], int) else 0
+    text = given[1] if len(given) > 1 else str(error)
+    reason = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+    return number, f"{reason.split('DB-Lib error message')[0].strip()} (error {number})"
+
+
+def _name(name: str) -> str:
+    return f"[{name.replace(']', ']]')}]"
+
+
+def _text(text: str) -> str:
+    return "N'" + text.replace("'", "''") + "'"
+
+
+def _base(data_type: str) -> str:
+    return data_type.split("(")[0].strip().lower()
+
+
+def _contract(data_type: str) -> str:
+    base = _base(data_type)
+    if base in ("decimal", "numeric"):
+        precision, _, scale = data_type[len(base) + 1 : -1].partition(",")
+        return f"decimal({precision.strip()},{scale.strip() or 0})"
+    if base in ("datetime2", "datetimeoffset") and data_type[-2:-1].isdigit() and int(data_type[-2]) <= 6:
+        return "timestamp_ntz" if base == "datetime2" else "timestamp"
+    return _CONTRACT.get(base, "string")
+
+
+def _convert(expression: str, column: SourceColumn) -> str:
+    """SQL of a value as text that loses nothing of it."""
+    base = _base(column.data_type)
+    if base in _AS_BINARY:
+        return f"CONVERT(nvarchar(max), CONVERT(varbinary(max), {expression}), 2)"
+    if base == "datetimeoffset":  # the space before the offset is not ISO 8601
+        text = f"CONVERT(nvarchar(40), {expression}, {_ISO})"
+        return f"STUFF({text}, LEN({text}) - 6, 1, '')"
+    style = _ISO if base in _TIMES else _STYLES.get(base)
+    return f"CONVERT(nvarchar(max), {expression}{f', {style}' if style else ''})"
+
+
+def _field(column: SourceColumn) -> str:
+    """A field of a line of CSV; an empty one is NULL, and one with quotes is a text."""
+    text = _convert(_name(column.name), column)
+    if column.contract_type == "string":
+        return f"""COALESCE('"' + REPLACE({text}, '"', '""') + '"', '')"""
+    return f"COALESCE({text}, '')"
+
+
+def _literal(text: str, column: SourceColumn) -> str:
+    """A value of the column's own type, so that the server converts no column and an index is of use."""
+    base = _base(column.data_type)
+    if base in _TIMES and base != "time":
+        text = _moment(text, base)
+    style = _ISO if base in _TIMES else _STYLES.get(base, 0)
+    return f"CONVERT({column.data_type}, {_text(text)}{f', {style}' if style else ''})"
+
+
+def _moment(text: str, base: str) -> str:
+    """A moment with as many digits as its type has; SQL Server refuses more."""
+    if base == "datetimeoffset":
+        head, sign, offset = text[:-6].rstrip(), text[-6:-5], text[-5:]
+        return f"{head} {sign}{offset}" if sign in "+-" and sign else f"{text} +00:00"
+    if base == "datetime2" and not _has_offset(text):
+        return text
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(UTC).replace(tzinfo=None)
+    match base:
+        case "smalldatetime":
+            return moment.replace(second=0, microsecond=0).isoformat(" ")
+        case "datetime":
+            return moment.isoformat(" ", "milliseconds")
+        case _:
+            return moment.isoformat(" ")
+
+
+def _has_offset(text: str) -> bool:
+    return len(text) > 10 and (text[-6] in "+-" or text[-3] in "+-")
+
+
+def _where(condition: str) -> str:
+    return f" WHERE {condition}" if condition else ""
