@@ -89,6 +89,11 @@ class Texts:
 
     texts: tuple[Text, ...]
 
+    @property
+    def canonical(self) -> frozenset[str]:
+        """See `Text.canonical`; what holds for all of them."""
+        return frozenset.intersection(*(text.canonical for text in self.texts)) if self.texts else frozenset()
+
     def select(self, names: Iterable[str]) -> str:
         """See `Text.select`."""
         names = tuple(names)

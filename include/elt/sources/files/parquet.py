@@ -38,11 +38,13 @@ class ParquetText:
         paths: the files, in the order of their rows.
         types: DuckDB's type by column, in lower case; a column that is not here is NULL.
         null_if: text that stands for NULL.
+        canonical: see `Text.canonical`; no type is taken for one that the contract's type holds.
     """
 
     paths: tuple[Path, ...]
     types: tuple[tuple[str, str], ...]
     null_if: str | None
+    canonical: frozenset[str] = frozenset()
 
     def select(self, names: Iterable[str]) -> str:
         """See `Text.select`."""
