@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,12 @@ def _deployment(folder: Path, home: Path) -> Deployment:
     for file in SAMPLE_DATA.glob("*.csv"):
         shutil.copy(file, deployment.files)
     return deployment
+
+
+@pytest.fixture(scope="session")
+def new_deployment(migrated_home: Path) -> Callable[[Path], Deployment]:
+    """Makes a deployment in a folder; for fixtures that outlive a test."""
+    return lambda folder: _deployment(folder, migrated_home)
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ def read_artifacts(folder: Path, run_id: str) -> tuple[dict[str, Any], dict[str,
     """Dbt's run results and manifest of a run, or None when it left none that can be read.
 
     Args:
-        folder: the setting `artifacts`.
+        folder: the DAG's folder in that of the setting `artifacts`.
         run_id: id of the Airflow run.
     """
     place = folder / slug(run_id)

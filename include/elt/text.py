@@ -88,11 +88,7 @@ class Texts:
     """Several texts one after the other; their columns may stand in different orders. None is no rows."""
 
     texts: tuple[Text, ...]
-
-    @property
-    def canonical(self) -> frozenset[str]:
-        """See `Text.canonical`; what holds for all of them."""
-        return frozenset.intersection(*(text.canonical for text in self.texts)) if self.texts else frozenset()
+    canonical: frozenset[str] = frozenset()
 
     def select(self, names: Iterable[str]) -> str:
         """See `Text.select`."""

@@ -17,7 +17,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -38,6 +38,7 @@ from cosmos.constants import (
 )
 
 from include.elt.contract import read_contracts
+from include.elt.errors import ContractError
 from include.elt.lake import slug
 from include.elt.manifest import MANIFEST, dbt_command
 from include.elt.paths import DBT_PROJECT, shown
@@ -55,12 +56,18 @@ _STALE = frozenset({"error", "runtime error"})
 """Freshness results that stop what depends on the source; a warning does not."""
 
 
-def transform(settings: Settings, after: Mapping[str, BaseOperator], group_id: str = "dbt") -> DbtTaskGroup:
-    """The task group of the dbt project, wired to the loads it reads from.
+def transform(
+    settings: Settings, after: Mapping[str, BaseOperator], select: Sequence[str] = (), group_id: str = "dbt"
+) -> DbtTaskGroup:
+    """The task group of a DAG's share of the dbt project, wired to the loads it reads from.
+
+    There is one dbt project for all DAGs. Each builds what depends on the tables that it loads, so a model that joins
+    tables of two DAGs is built by both.
 
     Args:
         settings: settings of the deployment.
         after: load tasks by raw table; a node runs when the loads of its own sources are done.
+        select: what the DAG builds instead, in that part of dbt's selection syntax that Cosmos knows, e.g. `tag:web`.
         group_id: name of the task group.
 
     Returns:
@@ -68,13 +75,19 @@ def transform(settings: Settings, after: Mapping[str, BaseOperator], group_id: s
 
     Raises:
         FileNotFoundError: the project was not parsed ahead of time.
+        ContractError: none of the tables has a contract, and nothing is selected.
     """
     if not MANIFEST.is_file():
         raise FileNotFoundError(f"{shown(MANIFEST)} is missing; `make manifest` builds it")
     loads = {
         contract.dbt_source: after[contract.table] for contract in read_contracts().values() if contract.table in after
     }
-    build = Build(settings, {source: load.task_id for source, load in loads.items()}, group_id)
+    select = tuple(select) or tuple(f"source:{source}+" for source in loads)
+    if not select:  # to Cosmos and dbt it would mean everything
+        raise ContractError(
+            f"no source of dbt is loaded ({', '.join(after) or 'no tables'}); there is nothing to build"
+        )
+    build = Build(settings, {source: load.task_id for source, load in loads.items()}, group_id, select)
     group = DbtTaskGroup(
         group_id=group_id,
         project_config=ProjectConfig(
@@ -101,6 +114,7 @@ def transform(settings: Settings, after: Mapping[str, BaseOperator], group_id: s
             test_behavior=TestBehavior.AFTER_EACH,
             source_rendering_behavior=SourceRenderingBehavior.WITH_TESTS_OR_FRESHNESS,
             emit_datasets=False,
+            select=list(select),
             exclude=["resource_type:exposure"],
         ),
         operator_args={
@@ -132,11 +146,13 @@ class Build:
         settings: settings of the deployment.
         loads: task id of the load by dbt source, e.g. `shop.raw_orders`.
         group_id: name of the task group.
+        select: what the DAG builds; a node that any of them selects.
     """
 
-    def __init__(self, settings: Settings, loads: Mapping[str, str], group_id: str) -> None:
+    def __init__(self, settings: Settings, loads: Mapping[str, str], group_id: str, select: Sequence[str] = ()) -> None:
         self.settings = settings
         self.loads = loads
+        self.select = select
         self.producer = f"{group_id}.{PRODUCER_WATCHER_TASK_ID}"
 
     def prepare(self, context: Context) -> None:
@@ -157,17 +173,27 @@ class Build:
         if any(word.startswith("-") for word in (params["dbt_select"] or "").split()):
             raise AirflowFailException(f"the parameter dbt_select={params['dbt_select']!r} holds an option of dbt")
         task.full_refresh = params["full_refresh"]
-        task.select = params["dbt_select"] or None
+        task.select = self.selection(params["dbt_select"])
         task.exclude = " ".join(f"source:{source}+" for source in failed) or None
         if failed:
             task.log.warning("not built, because their stream failed: everything after %s", ", ".join(failed))
-        if task.select:
-            chosen = self._chosen(task.select)
+        if params["dbt_select"]:
+            chosen = self._chosen(params["dbt_select"])
             for node in task.task_group.dbt_graph.filtered_nodes:
                 if node not in chosen:  # tell its watcher, in Cosmos' own words
                     key = node.replace(".", "__")
                     context["ti"].xcom_push(key=f"{key}_status", value={"status": "skipped", "outlet_uris": []})
                     context["ti"].xcom_push(key=f"{key}_tests_status", value="skipped")
+
+    def selection(self, chosen: str | None) -> str:
+        """What dbt is told to build: what the form chooses of what the DAG builds.
+
+        Args:
+            chosen: the form's selection. To dbt a space is a union and a comma an intersection.
+        """
+        if not chosen:
+            return " ".join(self.select)
+        return " ".join(f"{word},{ours}" for word in chosen.split() for ours in self.select)
 
     def admit(self, context: Context) -> None:
         """Before a watcher: end it where it has nothing to wait for.
@@ -196,7 +222,8 @@ class Build:
             context: of the task that called dbt.
         """
         target = Path(project_dir) / "target"
-        folder = self.settings.artifacts / slug(context["run_id"])
+        kept = self.settings.artifacts / context["ti"].dag_id
+        folder = kept / slug(context["run_id"])
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -213,7 +240,7 @@ class Build:
             temporary = results.with_suffix(".tmp")
             temporary.write_text(json.dumps(new), encoding="utf-8")
             temporary.replace(results)
-        runs = sorted(self.settings.artifacts.iterdir(), key=lambda run: run.stat().st_mtime_ns, reverse=True)
+        runs = sorted(kept.iterdir(), key=lambda run: run.stat().st_mtime_ns, reverse=True)
         for old in runs[self.settings.artifacts_keep :]:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -228,10 +255,10 @@ class Build:
         return [source for source, task in self.loads.items() if states.get(task) in {"failed", "upstream_failed"}]
 
     def _chosen(self, select: str) -> set[str]:
-        """Nodes that dbt's own selection gives."""
+        """Nodes that dbt's own selection gives of what the DAG builds."""
         with tempfile.TemporaryDirectory() as scratch:
             where = ["--target", self.settings.warehouse, "--target-path", scratch, "--log-path", scratch]
-            what = ["--output", "json", "--output-keys", "unique_id", "--select", *select.split()]
+            what = ["--output", "json", "--output-keys", "unique_id", "--select", *self.selection(select).split()]
             result = subprocess.run(
                 dbt_command("--quiet", "ls", *where, *what),
                 env=os.environ | self.settings.dbt_environment(),
@@ -243,7 +270,7 @@ class Build:
         lines = [line for line in result.stdout.splitlines() if line.startswith("{")]
         if result.returncode or not lines:
             raise AirflowFailException(
-                f"the parameter dbt_select={select!r} selects nothing"
+                f"the parameter dbt_select={select!r} selects nothing of what this DAG builds"
                 f" (dbt ls ended with {result.returncode}): {result.stdout[-2000:]}{result.stderr[-2000:]}"
             )
         return {json.loads(line)["unique_id"] for line in lines}

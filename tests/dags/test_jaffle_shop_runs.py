@@ -55,7 +55,7 @@ def test_the_assets_tell_what_was_loaded(first_run: Any) -> None:
 
 def test_the_results_of_dbt_are_kept_with_the_run(first_run: Any) -> None:
     deployment, outcome = first_run
-    artifacts = deployment.folder / "artifacts" / slug(outcome.run_id)
+    artifacts = deployment.folder / "artifacts" / "jaffle_shop" / slug(outcome.run_id)
 
     results = json.loads((artifacts / "run_results.json").read_text())["results"]
     nodes = json.loads((artifacts / "manifest.json").read_text())["nodes"]

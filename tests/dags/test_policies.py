@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import timedelta
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from include.elt.manifest import build_manifest
+from include.elt.manifest import MANIFEST, build_manifest
 from include.elt.paths import ROOT
 from include.elt.settings import load_settings
 
@@ -78,11 +79,37 @@ def test_every_pool_is_one_that_the_product_makes(bag: Any) -> None:
 
 
 def test_only_the_warehouse_pool_writes_to_the_warehouse(bag: Any) -> None:
-    tasks = bag["dags"]["jaffle_shop"]["tasks"]
-    writers = {task_id for task_id, task in tasks.items() if task["pool"] == "warehouse"}
-
-    assert writers == {task_id for task_id in tasks if task_id.endswith((".load", "producer_watcher"))}
+    for dag_id, dag in bag["dags"].items():
+        tasks = dag["tasks"]
+        writers = {task_id for task_id, task in tasks.items() if task["pool"] == "warehouse"}
+        assert writers == {task_id for task_id in tasks if task_id.endswith((".load", "producer_watcher"))}, dag_id
     assert load_settings().pools()["warehouse"] == 1
+
+
+def test_every_model_and_snapshot_is_built_by_one_dag(bag: Any) -> None:
+    nodes = json.loads(MANIFEST.read_text())["nodes"].values()
+    of_the_project = sorted(node["name"] for node in nodes if node["resource_type"] in {"model", "snapshot", "seed"})
+    built = [
+        match["node"]
+        for dag in bag["dags"].values()
+        for task_id in dag["tasks"]
+        if (match := re.fullmatch(r"dbt\.(?P<node>\w+?)(\.|_)(run|snapshot|seed)", task_id))
+    ]
+    assert sorted(built) == of_the_project, "built by no DAG, or by two (transform's `select` decides)"
+
+
+def test_every_raw_table_and_mart_is_the_asset_of_one_task(bag: Any) -> None:
+    emitted = [name for dag in bag["dags"].values() for task in dag["tasks"].values() for name in task["outlets"]]
+
+    assert len(emitted) == len(set(emitted))
+    assert {"raw.raw_users", "raw.raw_orders", "marts.orders", "marts.inventory_days"} <= set(emitted)
+
+
+def test_a_backfill_of_two_days_reads_these_two_days(bag: Any) -> None:
+    """With CronTriggerTimetable and an interval it would read the day before the first, and not the last."""
+    midnights = [f"2026-03-0{day}T00:00:00+00:00" for day in (1, 2, 3)]
+
+    assert bag["dags"]["web_shop"]["backfill"] == [midnights[:2], midnights[1:]]
 
 
 def test_every_task_group_and_graph_is_as_agreed(bag: Any) -> None:

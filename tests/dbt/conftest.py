@@ -17,7 +17,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 PROJECT = ROOT / "dbt"
-CONTRACT = PROJECT / "models" / "staging" / "shop" / "sources.yml"
+CONTRACTS = [PROJECT / "models" / "staging" / source / "sources.yml" for source in ("shop", "web")]
 OURS = ("DBT_", "DUCKDB_", "DATABRICKS_")
 
 GOLDEN: dict[str, list[tuple[object, ...]]] = {
@@ -48,6 +48,25 @@ GOLDEN: dict[str, list[tuple[object, ...]]] = {
         (107, 15, "coupon", 0),
         (108, 16, "bank_transfer", 9007199254740993),  # the first whole number that a float cannot hold
     ],
+    "raw_users": [
+        ("u-1", "ada@example.com", "Ada", "GB", True, "12.50", "2026-01-01 00:00:00", "2026-01-02 10:00:00", None),
+        ("u-2", "zoe@example.com", "", "NO", False, "0.00", "2025-12-31 23:59:59.999999", None, None),
+        ("u-3", "ada@example.com", None, "JP", True, "1.00", "2026-01-02", None, "2026-01-03 05:00:00"),
+    ],
+    "raw_events": [
+        (1, "u-1", "view", '{"page": "/cups?a=\\"b\\"\\n"}', "2026-01-01 00:00:00", "2026-01-01 00:00:01"),
+        (2, "u-1", "search", "{}", "2026-01-01 23:59:59.999999", "2026-01-04 12:00:00"),  # three days late
+        (3, "u-2", "purchase", '{"page": "/", "amount": "19.99"}', "2026-01-01 12:00:00", "2026-01-01 12:00:00"),
+        (4, "u-3", "purchase", '{"amount": 0.01}', "2026-01-02 00:00:00", "2026-01-02 00:00:00"),
+        (5, "u-9", "add_to_cart", '{"page": null}', "2026-01-02 00:00:00", "2026-01-02 00:00:00"),  # unknown yet
+    ],
+    "raw_inventory": [
+        ("north", "A-1", 9, 0, "1.2500", True, "2026-01-01 04:00:00", "2026-01-01 05:00:00"),
+        ("north", "A-1", 7, 8, "1.2500", True, "2026-01-01 16:00:00", "2026-01-01 23:59:59"),
+        ("north", "A-1", 10, 0, "1.3333", True, "2026-01-02 04:00:00", "2026-01-02 00:00:00"),
+        ("south", "A-1", 1, 0, "0.0001", False, "2026-01-01 04:00:00", "2026-01-02 00:00:00"),
+    ],
+    "raw_active_carts": [(1, "u-1", "2026-01-02 20:00:00", 2, "25.98")],
 }
 
 
@@ -92,12 +111,16 @@ class Warehouse:
 
     def load(self, table: str, rows: Iterable[tuple[object, ...]], loaded_at: datetime | None = None) -> None:
         """Replace a raw table, as the loader does: the contract's columns and types, and a line in the log."""
-        [source] = yaml.safe_load(CONTRACT.read_text(encoding="utf-8"))["sources"]
-        [columns] = [entry["columns"] for entry in source["tables"] if entry["name"] == table]
-        types = ", ".join(f"{column['name']} {column['data_type']}" for column in columns)
+        sources = [yaml.safe_load(file.read_text(encoding="utf-8"))["sources"] for file in CONTRACTS]
+        entries = [entry for [source] in sources for entry in source["tables"]]
+        [columns] = [entry["columns"] for entry in entries if entry["name"] == table]
+        types = ", ".join(
+            f"{column['name']} {column['data_type'].replace('timestamp', 'timestamptz')}" for column in columns
+        )
         marks = ", ".join("?" * len(columns))
         with duckdb.connect(self.path) as connection:
             connection.execute("create schema if not exists raw")
+            connection.execute("set TimeZone = 'UTC'")
             connection.execute(f"create or replace table raw.{table} ({types})")
             rows = list(rows)
             if rows:

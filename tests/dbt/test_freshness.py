@@ -4,9 +4,11 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+SHOP = ("raw_customers", "raw_orders", "raw_payments")
+
 
 def freshness(warehouse: Any) -> tuple[int, dict[str, str]]:
-    result = warehouse.dbt("source", "freshness")
+    result = warehouse.dbt("source", "freshness", "--select", "source:shop")
     rows = json.loads((warehouse.target / "sources.json").read_text(encoding="utf-8"))["results"]
     return result.returncode, {row["unique_id"].split(".")[-1]: row["status"] for row in rows}
 
@@ -21,7 +23,7 @@ def test_the_latest_load_counts_and_time_is_utc(warehouse: Any, golden: Any) -> 
 
 
 def test_a_table_that_was_never_loaded_is_an_error(warehouse: Any, golden: Any) -> None:
-    warehouse.load_all(golden)
+    warehouse.load_all({name: rows for name, rows in golden.items() if name in SHOP})
     warehouse.sql("delete from ops.load_log where table_name = 'raw.raw_orders'")
     code, statuses = freshness(warehouse)
     assert code == 1

@@ -7,7 +7,18 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
+from typing import Any
 from unittest import mock
+
+
+def days(dag: Any) -> list[tuple[str, str]]:
+    """The data intervals of a backfill from the 1st to the 2nd of March."""
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    scheduled = DagSerialization.from_dict(DagSerialization.to_dict(dag))
+    runs = scheduled.iter_dagrun_infos_between(datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC))
+    return [(run.data_interval.start.isoformat(), run.data_interval.end.isoformat()) for run in runs]
 
 
 def main(folder: str) -> None:
@@ -30,6 +41,7 @@ def main(folder: str) -> None:
                 "pool": task.pool,
                 "timeout": task.execution_timeout.total_seconds() if task.execution_timeout else 0,
                 "upstream": sorted(task.upstream_task_ids),
+                "outlets": [asset.name for asset in task.outlets],
             }
             for task in dag.tasks
         }
@@ -38,6 +50,7 @@ def main(folder: str) -> None:
             "doc_md": dag.doc_md,
             "max_active_runs": dag.max_active_runs,
             "catchup": dag.catchup,
+            "backfill": days(dag),
             "timeout": dag.dagrun_timeout.total_seconds() if dag.dagrun_timeout else 0,
             "tasks": tasks,
         }

@@ -261,7 +261,7 @@ def _report(console: Console, outcome: Outcome, dag_id: str, home: Home, setting
             console.print(f"{task.name} failed too; log: {shown(log)}", soft_wrap=True)
     states = {task.id: task.state for task in outcome.tasks}
     streams = stream_results(outcome.events, states)
-    models = model_results(read_artifacts(settings.artifacts, outcome.run_id), states)
+    models = model_results(read_artifacts(settings.artifacts / dag_id, outcome.run_id), states)
     for table, rows in ((streams_table(streams), streams), (models_table(models), models)):
         if rows:
             console.print()

@@ -123,6 +123,13 @@ def open_source(
 
         dialect = Postgres(PostgresConnection.from_airflow(connection), settings)
         return DatabaseSource(stream, contract, settings, dialect)
+    if connection.conn_type == "mssql":
+        from include.elt.connections.mssql import MssqlConnection
+        from include.elt.sources.database import DatabaseSource
+        from include.elt.sources.mssql import Mssql
+
+        return DatabaseSource(stream, contract, settings, Mssql(MssqlConnection.from_airflow(connection), settings))
     raise SettingsError(
-        f"the connection {replication.source} has the type {connection.conn_type!r}; a replication reads postgres"
+        f"the connection {replication.source} has the type {connection.conn_type!r}; a replication reads postgres or"
+        " mssql"
     )

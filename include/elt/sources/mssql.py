@@ -123,7 +123,13 @@ class Mssql:
         )
         for _, _, _, number, message in rows:
             if number is not None:
-                raise SourceRefusedError(f"{relation.label}: connection {self.connection}: {message}")
+                raise SourceRefusedError(f"{relation.label}: connection {self.connection}: {message} (error {number})")
+        for name, kind, _, _, _ in rows:
+            if _base(kind) == "sql_variant":
+                raise SourceRefusedError(
+                    f"{relation.label}: the column {name} is a sql_variant, whose values have types of their own;"
+                    " give it one with CAST in the stream's sql, or leave it out with a sql"
+                )
         return tuple(SourceColumn(name, kind, _contract(kind), bool(null)) for name, kind, null, _, _ in rows)
 
     def largest(self, relation: Relation, condition: str, column: SourceColumn) -> str | None:
@@ -189,19 +195,23 @@ class Mssql:
         fields = ["''" if column is None else _field(column) for column in columns]
         line = " + ',' + ".join([*fields, "'1'"])
         also = f" AND ({condition})" if condition else ""
+        where = _where(condition)
         return (
             "SELECT COALESCE(b.[number], 0) AS [number], COALESCE(b.[blocks], 1) AS [blocks],"
             " COALESCE(b.[rows], 0) AS [rows], b.[longest],"
             " CONVERT(nvarchar(64), HASHBYTES('SHA2_256', b.[block]), 2) AS [digest], b.[block]"
             " FROM (SELECT 1 AS [one]) AS o LEFT JOIN (SELECT r.[number], r.[blocks], a.[rows], a.[longest], a.[block]"
-            " FROM (SELECT k.[lo], LEAD(k.[lo]) OVER (ORDER BY k.[n]) AS [hi],"
-            " ROW_NUMBER() OVER (ORDER BY k.[n]) - 1 AS [number], COUNT(*) OVER () AS [blocks]"
-            f" FROM (SELECT {key} AS [lo], ROW_NUMBER() OVER (ORDER BY {key}) - 1 AS [n]"
-            f" FROM {relation.sql}{_where(condition)}) AS k WHERE k.[n] % {ROWS} = 0) AS r CROSS APPLY ("
+            " FROM (SELECT k.[lo], LEAD(k.[lo]) OVER (ORDER BY k.[lo]) AS [hi],"
+            " ROW_NUMBER() OVER (ORDER BY k.[lo]) - 1 AS [number], COUNT(*) OVER () AS [blocks]"
+            f" FROM (SELECT {key} AS [lo], ROW_NUMBER() OVER (ORDER BY {key}) - 1 AS [n] FROM {relation.sql}{where})"
+            f" AS k WHERE k.[n] % {ROWS} = 0) AS r"
+            f" CROSS JOIN (SELECT MAX({key}) AS [top] FROM {relation.sql}{where}) AS m CROSS APPLY ("
             "SELECT COUNT_BIG(*) AS [rows], MAX(LEN(l.[line])) AS [longest],"
-            " STRING_AGG(l.[line], NCHAR(10)) AS [block]"
+            " STRING_AGG(l.[line], CHAR(10)) AS [block]"
             f" FROM (SELECT CONVERT(nvarchar(max), {line}) AS [line] FROM {relation.sql}"
-            f" WHERE {key} >= r.[lo] AND ({key} < r.[hi] OR r.[hi] IS NULL){also}) AS l) AS a) AS b ON 1 = 1"
+            # the first upper limit is one that an index can seek, the second one draws the line
+            f" WHERE {key} >= r.[lo] AND {key} <= ISNULL(r.[hi], m.[top]) AND ({key} < r.[hi] OR r.[hi] IS NULL){also}"
+            ") AS l) AS a) AS b ON 1 = 1"
         )
 
     def _key(self, relation: Relation) -> str | None:
@@ -295,7 +305,8 @@ def _field(column: SourceColumn) -> str:
     """A field of a line of CSV; an empty one is NULL, and one with quotes is a text."""
     text = _convert(_name(column.name), column)
     if column.contract_type == "string":
-        return f"""COALESCE('"' + REPLACE({text}, '"', '""') + '"', '')"""
+        # another collation takes the full-width quote for a quote
+        return f"""COALESCE('"' + REPLACE({text} COLLATE Latin1_General_BIN2, '"', '""') + '"', '')"""
     return f"COALESCE({text}, '')"
 
 

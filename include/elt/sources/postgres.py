@@ -304,7 +304,8 @@ def _line(columns: Sequence[SourceColumn | None]) -> str:
 def _field(column: SourceColumn) -> str:
     text = f"{quoted(column.name)}::text"
     if column.contract_type == "string":
-        return f"""coalesce('"' || replace({text}, '"', '""') || '"', '')"""
+        # with "C", for a collation that ignores some differences may take other characters for a quote
+        return f"""coalesce('"' || replace({text} COLLATE "C", '"', '""') || '"', '')"""
     return f"coalesce({text}, '')"  # a number, date or time, in which nothing has to be quoted
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from include.elt.errors import ContractError
 from include.elt.lake import slug
 from include.elt.settings import load_settings
-from include.elt.transform import Build, stale_nodes
+from include.elt.transform import Build, stale_nodes, transform
 
 NODES = {
     "source.jdbt.shop.raw_orders": [],
@@ -50,6 +51,29 @@ def test_no_result_stops_nothing() -> None:
     assert stale_nodes({}, None, None, None, None) == []  # type: ignore[typeddict-item]
 
 
+@pytest.mark.parametrize(
+    ("chosen", "told"),
+    [
+        (None, "source:web.users+ source:web.events+"),
+        ("", "source:web.users+ source:web.events+"),
+        ("stg_users", "stg_users,source:web.users+ stg_users,source:web.events+"),
+        (
+            "+a tag:mart,b",
+            "+a,source:web.users+ +a,source:web.events+ tag:mart,b,source:web.users+ tag:mart,b,source:web.events+",
+        ),
+    ],
+)
+def test_the_form_chooses_among_what_the_dag_builds(chosen: str | None, told: str) -> None:
+    build = Build(load_settings(), {}, "dbt", ("source:web.users+", "source:web.events+"))
+
+    assert build.selection(chosen) == told
+
+
+def test_a_dag_that_loads_nothing_for_dbt_does_not_build_everything() -> None:
+    with pytest.raises(ContractError, match="no source of dbt is loaded"):
+        transform(load_settings(), after={})
+
+
 class TestArtifacts:
     """The results of dbt that stay with a run."""
 
@@ -65,8 +89,9 @@ class TestArtifacts:
         results = [{"unique_id": f"model.jdbt.{name}", "status": status} for name, status in statuses.items()]
         (target / "run_results.json").write_text(json.dumps({"results": results}))
         (target / "manifest.json").write_text("{}")
-        build.keep_artifacts(str(project), {"run_id": self.RUN, "ti": SimpleNamespace(task_id=task_id)})  # type: ignore[typeddict-item]
-        kept = build.settings.artifacts / slug(self.RUN) / "run_results.json"
+        ti = SimpleNamespace(dag_id="web_shop", task_id=task_id)
+        build.keep_artifacts(str(project), {"run_id": self.RUN, "ti": ti})  # type: ignore[typeddict-item]
+        kept = build.settings.artifacts / "web_shop" / slug(self.RUN) / "run_results.json"
         return list(json.loads(kept.read_text())["results"])
 
     def test_a_node_that_is_built_again_replaces_its_result(self, build: Build, tmp_path: Path) -> None:
@@ -84,16 +109,16 @@ class TestArtifacts:
             self.RUN = f"run {number}"
             self.keep(build, tmp_path / "project", build.producer, orders="success")
 
-        assert {folder.name for folder in build.settings.artifacts.iterdir()} == {"run_2", "run_3"}
+        assert {folder.name for folder in (build.settings.artifacts / "web_shop").iterdir()} == {"run_2", "run_3"}
 
     def test_an_invocation_without_results_keeps_those_of_before(self, build: Build, tmp_path: Path) -> None:
         before = self.keep(build, tmp_path / "a", build.producer, orders="success")
         (tmp_path / "b" / "target").mkdir(parents=True)
-        context: Any = {"run_id": self.RUN, "ti": SimpleNamespace(task_id="dbt.shop_raw_orders.source")}
+        context: Any = {"run_id": self.RUN, "ti": SimpleNamespace(dag_id="web_shop", task_id="dbt.x.source")}
 
         build.keep_artifacts(str(tmp_path / "b"), context)
 
-        kept = build.settings.artifacts / slug(self.RUN) / "run_results.json"
+        kept = build.settings.artifacts / "web_shop" / slug(self.RUN) / "run_results.json"
         assert json.loads(kept.read_text())["results"] == before
 
     def test_another_build_of_the_run_replaces_all(self, build: Build, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ class ParquetText:
         paths: the files, in the order of their rows.
         types: DuckDB's type by column, in lower case; a column that is not here is NULL.
         null_if: text that stands for NULL.
-        canonical: see `Text.canonical`; no type is taken for one that the contract's type holds.
+        canonical: see `Text.canonical`.
     """
 
     paths: tuple[Path, ...]
