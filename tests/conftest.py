@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,23 @@ def _clean_environment() -> dict[str, str]:
     """This process' environment without settings that would change what is tested."""
     ours = {name.upper() for name in type(load_settings()).model_fields}
     return {name: value for name, value in os.environ.items() if name not in ours and not name.startswith("AIRFLOW")}
+
+
+@pytest.fixture(scope="session")
+def _s3_server() -> Iterator[Any]:
+    from tests.support.s3 import running_s3
+
+    with running_s3() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(_s3_server: Any) -> Iterator[Any]:
+    """A server with the API of S3, without faults; see tests/support/s3.py."""
+    _s3_server.requests.clear()
+    yield _s3_server
+    _s3_server.faults.clear()
+    _s3_server.cut.clear()
 
 
 @pytest.fixture(scope="session")

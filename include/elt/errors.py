@@ -49,6 +49,16 @@ class SourceRefusedError(ExtractError):
     final = True
 
 
+class LakeError(EltError):
+    """The lake could not be reached, or not to the end; trying again may help."""
+
+
+class LakeRefusedError(LakeError):
+    """The lake lets us in no further: a wrong key, a missing right or bucket; trying again is no use."""
+
+    final = True
+
+
 class LoadError(EltError):
     """An extraction could not be loaded; the raw table is what it was before."""
 

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from include.elt.cast import Caster, CastResult
 from include.elt.contract import Contract
-from include.elt.lake import DataFile, Lake, Manifest, describe
+from include.elt.lake import DataFile, Lake, Manifest, describe, open_lake
 from include.elt.modes import Reading
 from include.elt.replication import Replication, Stream
 from include.elt.settings import Settings
@@ -38,6 +38,7 @@ class Extraction:
         contract: columns and types of its raw table.
         settings: lake, Sling binary, timeouts, memory.
         source: where the rows come from; the file that the stream names by default.
+        lake: where they go to; the local one of the settings by default.
     """
 
     def __init__(
@@ -47,14 +48,16 @@ class Extraction:
         contract: Contract,
         settings: Settings,
         source: Source | None = None,
+        lake: Lake | None = None,
     ) -> None:
         self.replication = replication
         self.stream = stream
         self.contract = contract
         self.settings = settings
         self.source = source or FileSource(stream, contract, settings)
+        self.lake = lake or open_lake(settings)
 
-    def run(self, run_id: str, reading: Reading = _ALL, *, dry_run: bool = False) -> tuple[Manifest, Path | None]:
+    def run(self, run_id: str, reading: Reading = _ALL, *, dry_run: bool = False) -> tuple[Manifest, str | None]:
         """Extract the stream.
 
         Args:
@@ -63,15 +66,15 @@ class Extraction:
             dry_run: read, check and cast everything, but leave nothing in the lake.
 
         Returns:
-            The manifest, and the folder in the lake (None after a dry run).
+            The manifest, and its location in the lake (None after a dry run).
 
         Raises:
             DataError: the source's data breaks the contract; nothing is in the lake.
             ExtractError: the source could not be read completely; nothing is in the lake.
+            LakeError: the lake could not be written to; nothing is there.
         """
         started = time.monotonic()
-        lake = Lake(self.settings.lake)
-        with lake.workplace(self.replication.name, self.stream.id) as work:
+        with self.lake.workplace(self.replication.name, self.stream.id) as work:
             ready = work / "ready"
             ready.mkdir()
             delivery = self.source.deliver(work, f"<null {uuid4().hex}>", reading)
@@ -101,13 +104,13 @@ class Extraction:
                 source_rows=delivery.source_rows,
                 source_columns=delivery.source_columns,
             )
-            folder = None if dry_run else lake.publish(ready, manifest)
+            location = None if dry_run else self.lake.publish(ready, manifest)
         log.info(
             "%s: %s rows read, %s rejected, %s in Parquet (%s bytes) in %.1f s",
             *(self.stream.id, f"{manifest.rows_read:,}", manifest.rows_rejected, f"{manifest.rows:,}"),
             *(f"{manifest.bytes:,}", manifest.seconds),
         )
-        return manifest, folder
+        return manifest, location
 
     def kill(self) -> None:
         """End a running Sling process, from another thread or a signal handler."""

@@ -7,6 +7,7 @@ gives the ones that the environment does not. The table in README.md is generate
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -40,7 +41,25 @@ def _not_a_url(path: object) -> object:
     return path
 
 
+def _s3_url(text: str) -> str:
+    """Check the URL of a folder in S3; returns it without a slash at its end."""
+    if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/\\\x00-\x1f\x7f*?{}]+)*/*", text):
+        raise ValueError("s3://bucket/prefix is needed")
+    return text.rstrip("/")
+
+
+def _path_or_s3(given: object) -> object:
+    """A path seen from the project's root, or the URL of a folder in S3."""
+    if isinstance(given, str) and "://" in given:
+        if not given.startswith("s3://"):
+            raise ValueError("a local path or s3://bucket/prefix is needed")
+        return _s3_url(given)
+    return _from_root(Path(given)) if isinstance(given, str | Path) else given
+
+
 ProjectPath = Annotated[Path, BeforeValidator(_not_a_url), AfterValidator(_from_root)]
+PathOrS3 = Annotated[Path | str, BeforeValidator(_path_or_s3)]
+S3Url = Annotated[str, AfterValidator(_s3_url)]
 Seconds = Annotated[int, Field(gt=0, le=7 * 24 * 3600)]
 
 
@@ -59,8 +78,17 @@ class Settings(BaseSettings):
     duckdb_path: ProjectPath = Field(
         Path("data/warehouse.duckdb"), validate_default=True, description="DuckDB file; its folder is made if missing"
     )
-    lake: ProjectPath = Field(
-        Path("data/lake"), validate_default=True, description="Folder of the typed Parquet files and their manifests"
+    lake: PathOrS3 = Field(
+        Path("data/lake"),
+        validate_default=True,
+        description="Folder of the typed Parquet files and their manifests: a local path or `s3://bucket/prefix`",
+    )
+    lake_connection: str = Field(
+        "aws_default", min_length=1, description="Airflow connection of type `aws` for a lake in S3"
+    )
+    scratch: ProjectPath | None = Field(
+        None,
+        description="Local folder for what is on its way to or from S3; by default the system's temporary one",
     )
     lake_keep: int = Field(
         5, ge=2, le=10_000, description="Extractions kept per stream in the lake; older ones are removed after a load"
@@ -69,11 +97,14 @@ class Settings(BaseSettings):
         Path("data/artifacts"), validate_default=True, description="Folder of dbt's run results, one folder per run"
     )
     artifacts_keep: int = Field(30, ge=1, le=10_000, description="Runs whose results of dbt are kept")
-    shop_source: Literal["files", "postgres", "mssql"] = Field(
+    shop_source: Literal["files", "s3", "postgres", "mssql"] = Field(
         "files", description="Where the shop's tables come from: `include/replications/shop_<source>.yaml`"
     )
     shop_files: ProjectPath = Field(
         SAMPLE_DATA, validate_default=True, description="Folder of the shop's CSV files when `SHOP_SOURCE=files`"
+    )
+    shop_s3: S3Url | None = Field(
+        None, description="Folder of the shop's CSV files when `SHOP_SOURCE=s3`: `s3://bucket/prefix`"
     )
     schema_prefix: str = Field(
         "",
@@ -100,16 +131,22 @@ class Settings(BaseSettings):
         return {EXTRACT_POOL: self.extract_slots, WAREHOUSE_POOL: 1}
 
     def variables(self) -> dict[str, str]:
-        """What a replication file may use under `env:`: the environment, `.env`, and `SHOP_FILES` with its default."""
-        given = {**dotenv_values(ROOT / ".env"), **os.environ, "SHOP_FILES": str(self.shop_files)}
+        """What a replication file may use under `env:`: the environment, `.env`, and the shop's settings.
+
+        Without `SHOP_S3` the replication can still be checked; `shop_replication` refuses to choose it.
+        """
+        shop = {"SHOP_FILES": str(self.shop_files), "SHOP_S3": self.shop_s3 or "s3://bucket"}
+        given = {**dotenv_values(ROOT / ".env"), **os.environ, **shop}
         return {name: value for name, value in given.items() if value is not None}
 
     def shop_replication(self) -> Path:
         """The replication file of the chosen source of the shop.
 
         Raises:
-            SettingsError: there is no replication for that source.
+            SettingsError: there is no replication for that source, or `SHOP_S3` is missing for S3.
         """
+        if self.shop_source == "s3" and not self.shop_s3:
+            raise SettingsError("SHOP_SOURCE='s3' needs SHOP_S3: the folder of the CSV files, s3://bucket/prefix")
         file = REPLICATIONS / f"shop_{self.shop_source}.yaml"
         if not file.is_file():
             there = sorted(path.stem.removeprefix("shop_") for path in REPLICATIONS.glob("shop_*.yaml"))

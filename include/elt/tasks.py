@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote, quote_plus
 
@@ -14,16 +14,18 @@ from airflow.sdk import Asset, BaseOperator, Connection, Context, Param, TaskGro
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException, AirflowSkipException
 from airflow.sdk.log import mask_secret
 
-from include.elt.connections import AirflowConnection
+from include.elt.connections import AirflowConnection, secrets_of
 from include.elt.contract import read_contracts
-from include.elt.errors import EltError, SettingsError
+from include.elt.errors import EltError, LakeError, SettingsError
 from include.elt.extract import Extraction
-from include.elt.lake import Lake, read_manifest
+from include.elt.lake import open_lake
 from include.elt.modes import Span, plan
 from include.elt.replication import Replication, Stream, check_against
 from include.elt.settings import EXTRACT_POOL, WAREHOUSE_POOL, Settings
 from include.elt.sources import open_source
 from include.elt.warehouse import TableState, open_warehouse
+
+log = logging.getLogger(__name__)
 
 DEFAULT_ARGS: dict[str, Any] = {
     "owner": "data-platform",
@@ -117,7 +119,7 @@ def _airflow_errors() -> Iterator[None]:
 
 
 def _connection(name: str) -> AirflowConnection:
-    """An Airflow connection; its password is masked in the task's log from here on, as it is and percent-encoded.
+    """An Airflow connection; its secrets are masked in the task's log from here on, as they are and percent-encoded.
 
     Raises:
         SettingsError: there is none of that id.
@@ -128,10 +130,11 @@ def _connection(name: str) -> AirflowConnection:
         raise SettingsError(
             f"there is no Airflow connection {name}; make one, or set AIRFLOW_CONN_{name.upper()}"
         ) from None
-    if connection.password:
-        for spelling in (connection.password, quote(connection.password, safe=""), quote_plus(connection.password)):
+    found = cast("AirflowConnection", connection)
+    for secret in secrets_of(found):
+        for spelling in (secret, quote(secret, safe=""), quote_plus(secret)):
             mask_secret(spelling)
-    return cast("AirflowConnection", connection)
+    return found
 
 
 def _span(context: Context) -> Span:
@@ -150,7 +153,7 @@ def _span(context: Context) -> Span:
 
 
 class ExtractOperator(BaseOperator):
-    """Extract one stream into the lake. Returns the folder of the extraction and its counts.
+    """Extract one stream into the lake. Returns the location of the extraction and its counts.
 
     Args:
         replication: the replication.
@@ -183,9 +186,10 @@ class ExtractOperator(BaseOperator):
             contract = contracts[self.stream.table]
             reading = plan(self.stream, contract, _span(context), self._state)
             source = open_source(self.replication, self.stream, contract, self.settings, _connection)
-            self._extraction = Extraction(self.replication, self.stream, contract, self.settings, source)
-            manifest, folder = self._extraction.run(context["run_id"], reading, dry_run=params["dry_run"])
-        return {"folder": str(folder) if folder else None, "rows": manifest.rows, "rejected": manifest.rows_rejected}
+            lake = open_lake(self.settings, _connection)
+            self._extraction = Extraction(self.replication, self.stream, contract, self.settings, source, lake)
+            manifest, location = self._extraction.run(context["run_id"], reading, dry_run=params["dry_run"])
+        return {"location": location, "rows": manifest.rows, "rejected": manifest.rows_rejected}
 
     def _state(self) -> TableState | None:
         return open_warehouse(self.settings).state(self.stream.table, self.stream.update_key)
@@ -233,16 +237,20 @@ class LoadOperator(BaseOperator):
             )
         with _airflow_errors():
             warehouse = open_warehouse(self.settings)
-            if extracted["folder"] is None:
+            if extracted["location"] is None:
                 before = warehouse.count(self.stream.table)
                 raise AirflowSkipException(
                     f"dry run: {self.stream.table} would be replaced: {before or 0:,} rows by {extracted['rows']:,},"
                     f" {extracted['rejected']} rejected"
                 )
-            folder = Path(extracted["folder"])
-            manifest = read_manifest(folder)
-            result = warehouse.load(manifest, folder, self.stream.meta)
-        Lake(self.settings.lake).prune(self.replication.name, self.stream.id, self.settings.lake_keep)
+            lake = open_lake(self.settings, _connection)
+            manifest = lake.read_manifest(extracted["location"])
+            with lake.fetch(extracted["location"], manifest) as folder:
+                result = warehouse.load(manifest, folder, self.stream.meta)
+        try:
+            lake.prune(self.replication.name, self.stream.id, self.settings.lake_keep)
+        except LakeError as error:  # the load is committed; old extractions can wait for the next one
+            log.warning("old extractions were not removed: %s", error)
         extra = asdict(result) | {
             "stream": self.stream.id,
             "mode": manifest.mode,

@@ -16,6 +16,7 @@ import duckdb
 from include.elt.contract import Column, Contract
 from include.elt.extract import Extraction
 from include.elt.lake import Lake, Manifest, describe
+from include.elt.lake.local import LocalLake
 from include.elt.modes import Reading
 from include.elt.paths import ROOT
 from include.elt.replication import Replication, Stream
@@ -44,7 +45,7 @@ class Bench:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.file = root / "source.csv"
-        self.lake = Lake(root / "lake")
+        self.lake = LocalLake(root / "lake")
         self.database = root / "warehouse.duckdb"
 
     def settings(self, **overrides: Any) -> Settings:
@@ -94,16 +95,24 @@ class Bench:
         if data is not None:
             self.write(data)
         extraction = self.extraction(**what)
-        manifest, folder = extraction.run("manual__1", reading) if reading else extraction.run("manual__1")
-        assert folder is not None
+        manifest, location = extraction.run("manual__1", reading) if reading else extraction.run("manual__1")
+        assert location is not None
+        folder = Path(location)
         rejects = folder / "rejects.jsonl"
         lines = rejects.read_text(encoding="utf-8").split("\n") if rejects.exists() else []
         return Extracted(manifest, folder, rows_of(folder), [json.loads(line) for line in lines if line])
 
     def publish(self, query: str, columns: Mapping[str, str] | None = None, **fields: Any) -> tuple[Manifest, Path]:
-        """An extraction in the lake whose rows come from a DuckDB query, without Sling."""
+        """An extraction in the bench's lake whose rows come from a DuckDB query, without Sling."""
+        manifest, location = self.publish_to(self.lake, query, columns, **fields)
+        return manifest, Path(location)
+
+    def publish_to(
+        self, lake: Lake, query: str, columns: Mapping[str, str] | None = None, **fields: Any
+    ) -> tuple[Manifest, str]:
+        """The same in any lake."""
         contract = self.contract(columns or {"id": "bigint", "a": "string"})
-        with self.lake.workplace("shop", "orders") as work:
+        with lake.workplace("shop", "orders") as work:
             ready = work / "ready"
             ready.mkdir()
             file = ready / "part-00000.parquet"
@@ -128,7 +137,7 @@ class Bench:
                 "extracted_at": datetime.now(UTC).isoformat(),
             }
             manifest = Manifest(**given | fields)
-            return manifest, self.lake.publish(ready, manifest)
+            return manifest, lake.publish(ready, manifest)
 
     def warehouse(self, lock_timeout: float = 0.5, load_timeout: float = 60) -> DuckDBWarehouse:
         return DuckDBWarehouse(self.database, lock_timeout, load_timeout)

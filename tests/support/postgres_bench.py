@@ -64,9 +64,9 @@ class PostgresBench(Bench):
 
     def read(self, columns: Mapping[str, str], reading: Reading | None = None, **what: Any) -> list[Row]:
         """Extract the table; its rows in the lake."""
-        _, folder = self.source(columns, **what).run("manual__1", reading or Reading())
-        assert folder is not None
-        return rows_of(folder)
+        _, location = self.source(columns, **what).run("manual__1", reading or Reading())
+        assert location is not None
+        return rows_of(Path(location))
 
     def pipeline(
         self,
@@ -83,9 +83,9 @@ class PostgresBench(Bench):
         reading = plan(
             stream, extraction.contract, span or Span(), lambda: warehouse.state(stream.table, stream.update_key)
         )
-        manifest, folder = extraction.run("manual__1", reading)
-        assert folder is not None
-        return warehouse.load(manifest, folder, stream.meta)
+        manifest, location = extraction.run("manual__1", reading)
+        assert location is not None
+        return warehouse.load(manifest, Path(location), stream.meta)
 
     def in_a_process(self, columns: Mapping[str, str], keys: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
         """Arguments of `subprocess.Popen` for a `pipeline` that can be killed."""

@@ -6,6 +6,7 @@ never written down.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 
@@ -23,3 +24,24 @@ class AirflowConnection(Protocol):
     @property
     def extra_dejson(self) -> dict[str, Any]:
         """The connection's extra fields."""
+
+
+_SECRET_WORDS = ("secret", "token", "password", "passphrase", "private_key", "credential")
+
+
+def secrets_of(connection: AirflowConnection) -> Iterator[str]:
+    """What of a connection must never be printed: its password, and what its extra fields name like a secret."""
+    if connection.password:
+        yield connection.password
+    yield from _secrets(connection.extra_dejson, hidden=False)
+
+
+def _secrets(value: Any, *, hidden: bool) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, each in value.items():
+            yield from _secrets(each, hidden=hidden or any(word in str(name).lower() for word in _SECRET_WORDS))
+    elif isinstance(value, list):
+        for each in value:
+            yield from _secrets(each, hidden=hidden)
+    elif isinstance(value, str) and value and hidden:
+        yield value

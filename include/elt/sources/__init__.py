@@ -116,6 +116,10 @@ def open_source(
 
         return FileSource(stream, contract, settings)
     connection = look_up(replication.source)
+    if stream.is_file and connection.conn_type != "aws":
+        raise SettingsError(
+            f"the connection {replication.source} has the type {connection.conn_type!r}; {stream.name} needs aws"
+        )
     if connection.conn_type == "postgres":
         from include.elt.connections.postgres import PostgresConnection
         from include.elt.sources.database import DatabaseSource
@@ -129,7 +133,11 @@ def open_source(
         from include.elt.sources.mssql import Mssql
 
         return DatabaseSource(stream, contract, settings, Mssql(MssqlConnection.from_airflow(connection), settings))
+    if connection.conn_type == "aws":
+        from include.elt.sources.s3 import open_s3
+
+        return open_s3(stream, contract, settings, connection)
     raise SettingsError(
-        f"the connection {replication.source} has the type {connection.conn_type!r}; a replication reads postgres or"
-        " mssql"
+        f"the connection {replication.source} has the type {connection.conn_type!r};"
+        " a replication reads postgres, mssql or aws (S3)"
     )

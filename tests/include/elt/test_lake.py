@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import time
 from pathlib import Path
 
 import duckdb
 import pytest
 
 from include.elt.errors import LoadError
-from include.elt.lake import Lake, read_manifest, slug, verify
+from include.elt.lake import MANIFEST, read_manifest, slug, verify
+from include.elt.lake.local import LocalLake
 from include.elt.sql import literal, parquet
 from tests.support.elt import Bench
 
@@ -119,7 +122,7 @@ class TestPrune:
     def test_keeps_the_newest(self, bench: Bench, keep: int) -> None:
         folders = self.published(bench, 4)
         removed = bench.lake.prune("shop", "orders", keep)
-        assert sorted(removed) == sorted(folders[: max(0, 4 - keep)])
+        assert sorted(removed) == sorted(map(str, folders[: max(0, 4 - keep)]))
         assert sorted(bench.lake.root.glob("shop/orders/*")) == sorted(folders[max(0, 4 - keep) :])
 
     def test_of_another_stream_removes_nothing(self, bench: Bench) -> None:
@@ -127,8 +130,23 @@ class TestPrune:
         assert bench.lake.prune("shop", "customers", 1) == bench.lake.prune("other", "orders", 1) == []
         assert all(folder.is_dir() for folder in folders)
 
+    def test_removes_the_manifest_first(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        folders = self.published(bench, 3)
+        monkeypatch.setattr(shutil, "rmtree", lambda *args, **kwargs: None)  # killed in between
+        bench.lake.prune("shop", "orders", 2)
+        assert {path.parent for path in bench.lake.root.rglob(MANIFEST)} == set(folders[1:])
+
+    def test_removes_what_a_killed_one_left_a_day_ago(self, bench: Bench) -> None:
+        old, new, whole = self.published(bench, 3)
+        for folder, age in ((old, 25), (new, 23)):
+            (folder / MANIFEST).unlink()
+            os.utime(folder, (time.time() - age * 3600,) * 2)
+        os.utime(whole, (0, 0))
+        assert bench.lake.prune("shop", "orders", 2) == []
+        assert (old.exists(), new.exists(), whole.exists()) == (False, True, True)
+
     def test_of_an_empty_lake_is_nothing(self, tmp_path: Path) -> None:
-        assert Lake(tmp_path / "none").prune("shop", "orders", 1) == []
+        assert LocalLake(tmp_path / "none").prune("shop", "orders", 1) == []
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 from include.elt import settings as module
 from include.elt.errors import SettingsError
 from include.elt.paths import REPLICATIONS, ROOT, SAMPLE_DATA
+from include.elt.replication import read_replication
 from include.elt.settings import EXTRACT_POOL, WAREHOUSE_POOL, Settings, load_settings, settings_table
 
 pytestmark = pytest.mark.usefixtures("no_settings")
@@ -40,12 +41,19 @@ def test_the_defaults_need_nothing() -> None:
         ("WAREHOUSE", "snowflake", "'duckdb'"),
         ("WAREHOUSE", "DuckDB", "'duckdb'"),
         ("DUCKDB_PATH", "md:prod://x", "a local path is needed, not a URL"),
-        ("LAKE", "s3://bucket/lake", "a local path is needed, not a URL"),
+        ("LAKE", "gs://bucket/lake", "a local path or s3://bucket/prefix is needed"),
+        ("LAKE", "s3://", "s3://bucket/prefix is needed"),
+        ("LAKE", "s3://Bucket/lake", "s3://bucket/prefix is needed"),
+        ("LAKE", "s3://bucket/a//b", "s3://bucket/prefix is needed"),
+        ("LAKE", "s3://bucket/a*", "s3://bucket/prefix is needed"),
+        ("SCRATCH", "s3://bucket/x", "a local path is needed"),
+        ("SHOP_S3", "/srv/shop", "s3://bucket/prefix is needed"),
+        ("SHOP_S3", "s3://bucket/{x}", "s3://bucket/prefix is needed"),
         ("LAKE_KEEP", "0", "greater than or equal to 2"),
         ("LAKE_KEEP", "99999", "less than or equal to 10000"),
         ("LAKE_KEEP", "five", "integer"),
         ("ARTIFACTS", "dbfs://x", "a local path is needed"),
-        ("SHOP_SOURCE", "oracle", "'files', 'postgres' or 'mssql'"),
+        ("SHOP_SOURCE", "oracle", "'files', 's3', 'postgres' or 'mssql'"),
         ("SHOP_FILES", "https://example.org/x", "a local path is needed"),
         ("SCHEMA_PREFIX", "Alice", "[a-z]"),
         ("SCHEMA_PREFIX", "a; drop", "[a-z]"),
@@ -76,7 +84,7 @@ def test_a_refusal_names_variable_value_and_what_is_allowed(
 def test_every_refused_setting_has_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAKE_KEEP", "0")
     monkeypatch.setenv("WAREHOUSE", "oracle")
-    monkeypatch.setenv("LAKE", "s3://x")
+    monkeypatch.setenv("LAKE", "ftp://x")
     with pytest.raises(SettingsError) as caught:
         settings()
     assert sorted(line.split("=")[0] for line in str(caught.value).splitlines()) == ["LAKE", "LAKE_KEEP", "WAREHOUSE"]
@@ -151,6 +159,28 @@ class TestPaths:
         assert settings().lake == tmp_path.resolve() / "lake"
 
 
+class TestS3:
+    @pytest.mark.parametrize("url", ["s3://bucket", "s3://my.bucket-1/lake", "s3://bucket/a/b c=1/ü"])
+    @pytest.mark.parametrize("end", ["", "/"])
+    def test_a_url_is_kept_without_a_slash_at_its_end(
+        self, monkeypatch: pytest.MonkeyPatch, url: str, end: str
+    ) -> None:
+        monkeypatch.setenv("LAKE", url + end)
+        monkeypatch.setenv("SHOP_S3", url + end)
+        assert (settings().lake, settings().shop_s3) == (url, url)
+        assert settings().variables()["SHOP_S3"] == url
+
+    def test_as_the_source_of_the_shop_needs_a_folder(self) -> None:
+        with pytest.raises(SettingsError, match="SHOP_SOURCE='s3' needs SHOP_S3"):
+            settings(shop_source="s3").shop_replication()
+        chosen = settings(shop_source="s3", shop_s3="s3://bucket/shop")
+        assert chosen.shop_replication() == REPLICATIONS / "shop_s3.yaml"
+
+    def test_of_the_shop_can_be_checked_without_one(self) -> None:
+        shop = read_replication(REPLICATIONS / "shop_s3.yaml", settings().variables())
+        assert [stream.is_file for stream in shop.streams] == [True] * 3
+
+
 class TestSlingBinary:
     @pytest.mark.parametrize("kind", ["missing", "a folder", "not executable"])
     def test_that_cannot_be_executed_is_refused(self, tmp_path: Path, kind: str) -> None:
@@ -220,4 +250,4 @@ def test_the_table_for_the_readme_has_every_setting_and_no_path_of_this_computer
     for name in Settings.model_fields:
         assert f"| `{name.upper()}` |" in table
     assert str(ROOT) not in table
-    assert "(files / postgres / mssql)" in table
+    assert "(files / s3 / postgres / mssql)" in table

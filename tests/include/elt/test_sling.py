@@ -17,7 +17,7 @@ import pytest
 
 from include.elt import sling
 from include.elt.errors import DataError, ExtractError
-from include.elt.lake import Lake
+from include.elt.lake.local import LocalLake
 from include.elt.paths import ROOT
 from include.elt.sling import SlingResult, SlingRun, redact
 from tests.support.elt import Bench
@@ -274,7 +274,7 @@ class TestSigkill:
     def test_a_lock_held_in_this_process_counts_too(self, bench: Bench) -> None:
         with (
             bench.lake.workplace("shop", "orders") as first,
-            Lake(bench.lake.root).workplace("shop", "orders") as second,
+            LocalLake(bench.lake.root).workplace("shop", "orders") as second,
         ):
             assert first != second
             assert bench.work_folders() == sorted([first, second])

@@ -35,7 +35,7 @@ def extract(
 ) -> tuple[Manifest, Path]:
     manifest, folder = bench.source(columns, keys=KEYS | keys, table=table).run("manual__1", reading)
     assert folder is not None
-    return manifest, folder
+    return manifest, Path(folder)
 
 
 def ids(bench: Any, reading: Reading, **keys: Any) -> list[int]:
@@ -350,10 +350,10 @@ def test_any_text_arrives_in_blocks(free: Any, texts: list[str]) -> None:
     assert sorted(free.read({"id": "bigint", "a": "string"})) == list(enumerate(texts))
 
 
-def _rows(folder: Path | None, file: str = "part-00000.parquet") -> list[tuple[Any, ...]]:
+def _rows(folder: str | Path | None, file: str = "part-00000.parquet") -> list[tuple[Any, ...]]:
     assert folder is not None
     with duckdb.connect() as sql:
-        return sql.execute(f"SELECT * FROM {parquet([folder / file])}").fetchall()
+        return sql.execute(f"SELECT * FROM {parquet([Path(folder) / file])}").fetchall()
 
 
 def _text_of(text: Any) -> list[tuple[Any, ...]]:
