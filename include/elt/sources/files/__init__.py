@@ -162,6 +162,7 @@ class FileDelivery:
         return {
             "files": [
                 {"name": each.seen.found.name, "bytes": each.seen.bytes, "sha256": each.seen.sha256, "rows": each.rows}
+                | dict(each.seen.found.origin)
                 for part in self.parts
                 for each in part.files
             ]

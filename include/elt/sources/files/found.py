@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from include.elt.errors import DataError, ExtractError, SourceRefusedError
 from include.elt.paths import shown
@@ -40,11 +41,13 @@ class Found:
         name: what manifests, rejects and the list of known files call it: its name in the stream's folder, or its key
             below the stream's prefix.
         label: what messages about the whole file call it: its full path or URL; `name` by default.
+        origin: what else the manifest says of it, like the version of an object.
     """
 
     path: Path
     name: str
     label: str = ""
+    origin: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def __str__(self) -> str:
         return self.label or self.name

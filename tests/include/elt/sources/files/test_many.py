@@ -434,12 +434,13 @@ class TestElsewhere:
             for number, name in enumerate(["2024/a.csv", "2024/b.csv"], 1):
                 path = folder / str(number)
                 path.write_text(row(number) + ("x,,\n" if number == 2 else ""))
-                files.append(Found(path, name, f"s3://bucket/{name}"))
+                files.append(Found(path, name, f"s3://bucket/{name}", {"etag": f"e{number}"}))
             return files
 
         extracted = bench.extract(name="*.csv", find=find, meta={"on_bad_row": "reject"})
         assert numbers(extracted.rows) == [1, 2]
         assert [each["name"] for each in extracted.manifest.source["files"]] == ["2024/a.csv", "2024/b.csv"]
+        assert [each["etag"] for each in extracted.manifest.source["files"]] == ["e1", "e2"]
         assert extracted.rejects[0]["file"] == "2024/b.csv"
 
     def test_messages_use_its_label(self, bench: Bench) -> None:
