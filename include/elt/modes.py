@@ -111,7 +111,7 @@ def plan(stream: Stream, contract: Contract, span: Span, state: Callable[[], Tab
         if span.interval is None or span.interval[0] >= span.interval[1]:
             raise SettingsError(
                 f"stream {stream.id}: a backfill needs a range: give the run's form one, or the DAG a timetable with a"
-                " data interval, like CronTriggerTimetable(..., interval=timedelta(days=1))"
+                " data interval, like CronDataIntervalTimetable"
             )
         return Reading("backfill", _interval(key, *span.interval))
     now = state()

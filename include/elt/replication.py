@@ -193,6 +193,11 @@ class Stream(_Strict):
         return self.name.startswith(("file://", "s3://"))
 
     @property
+    def has_ranges(self) -> bool:
+        """Whether a range of its update key can be read again."""
+        return self.mode in ("incremental", "backfill") and not self.is_file
+
+    @property
     def path(self) -> Path:
         """The local file, folder or pattern that this stream reads."""
         return Path(self.name.removeprefix("file://"))

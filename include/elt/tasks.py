@@ -36,8 +36,13 @@ DEFAULT_ARGS: dict[str, Any] = {
 }
 """Airflow's `default_args` of every DAG; an error that another try cannot mend fails at once all the same."""
 
-_RANGED = ("incremental", "backfill")
-"""Modes that can read a range."""
+_EFFECTS = {
+    "full-refresh": "would be replaced: {1:,} rows by {0:,}",
+    "incremental": "would get {0:,} rows merged into its {1:,}",
+    "backfill": "would get {0:,} rows merged into its {1:,}",
+    "snapshot": "would get {0:,} rows in addition to its {1:,}",
+}
+"""What a load would do, by mode; for a dry run."""
 
 _MARGIN = timedelta(minutes=5)
 """Time that Airflow grants beyond our own timeouts, which end a task with a better message."""
@@ -55,7 +60,7 @@ def pipeline_params(replication: Replication) -> dict[str, Param]:
         replication: its streams are offered for choice.
     """
     streams = [stream.id for stream in replication.streams]
-    ranged = [stream.id for stream in replication.streams if stream.update_key and stream.mode in _RANGED]
+    ranged = [stream.id for stream in replication.streams if stream.has_ranges]
     return {
         "streams": Param(
             streams,
@@ -70,8 +75,8 @@ def pipeline_params(replication: Replication) -> dict[str, Param]:
             False,
             type="boolean",
             title="Full refresh",
-            description="Read every stream whole, replace its raw table, and rebuild incremental dbt models from all"
-            " rows (`dbt build --full-refresh`).",
+            description="Read every stream whole and replace its raw table (a snapshot is added, as ever), and rebuild"
+            " incremental dbt models from all rows (`dbt build --full-refresh`).",
         ),
         "dbt_select": Param(
             None,
@@ -181,15 +186,25 @@ class ExtractOperator(BaseOperator):
         if self.stream.id not in params["streams"]:
             raise AirflowSkipException(f"stream {self.stream.id} is not among the chosen streams")
         with _airflow_errors():
+            span = _span(context)
+            if span.is_backfill and not self.stream.has_ranges:
+                raise AirflowSkipException(
+                    f"stream {self.stream.id} is left out of a backfill: mode {self.stream.mode} reads what there is now"
+                )
             contracts = read_contracts()
             check_against(self.replication, contracts)
             contract = contracts[self.stream.table]
-            reading = plan(self.stream, contract, _span(context), self._state)
+            reading = plan(self.stream, contract, span, self._state)
             source = open_source(self.replication, self.stream, contract, self.settings, _connection)
             lake = open_lake(self.settings, _connection)
             self._extraction = Extraction(self.replication, self.stream, contract, self.settings, source, lake)
             manifest, location = self._extraction.run(context["run_id"], reading, dry_run=params["dry_run"])
-        return {"location": location, "rows": manifest.rows, "rejected": manifest.rows_rejected}
+        return {
+            "location": location,
+            "mode": manifest.mode,
+            "rows": manifest.rows,
+            "rejected": manifest.rows_rejected,
+        }
 
     def _state(self) -> TableState | None:
         return open_warehouse(self.settings).state(self.stream.table, self.stream.update_key)
@@ -239,10 +254,8 @@ class LoadOperator(BaseOperator):
             warehouse = open_warehouse(self.settings)
             if extracted["location"] is None:
                 before = warehouse.count(self.stream.table)
-                raise AirflowSkipException(
-                    f"dry run: {self.stream.table} would be replaced: {before or 0:,} rows by {extracted['rows']:,},"
-                    f" {extracted['rejected']} rejected"
-                )
+                what = _EFFECTS[extracted["mode"]].format(extracted["rows"], before or 0)
+                raise AirflowSkipException(f"dry run: {self.stream.table} {what}, {extracted['rejected']} rejected")
             lake = open_lake(self.settings, _connection)
             manifest = lake.read_manifest(extracted["location"])
             with lake.fetch(extracted["location"], manifest) as folder:

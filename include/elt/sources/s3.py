@@ -106,7 +106,8 @@ class Objects:
             path.unlink()
             return None
         log.info("%s downloaded: %s bytes", self.bucket.url(key), f"{got.bytes:,}")
-        return Found(path, name, self.bucket.url(key))
+        origin = {"etag": got.etag} | ({"version": got.version} if got.version else {})
+        return Found(path, name, self.bucket.url(key), origin)
 
 
 def open_objects(stream: Stream, connection: AirflowConnection) -> Objects:

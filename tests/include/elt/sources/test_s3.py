@@ -132,7 +132,9 @@ class TestExtract:
     @pytest.mark.parametrize("key", ["in/none.csv", "none/", "in/none_*.csv"])
     def test_what_is_not_there(self, shop: Shop, key: str) -> None:
         shop.put("in/orders.csv")
-        with pytest.raises(DataError, match=r"is not there.* \(connection shop_s3\)|no file (is there|has such)") as caught:
+        with pytest.raises(
+            DataError, match=r"is not there.* \(connection shop_s3\)|no file (is there|has such)"
+        ) as caught:
             shop.extraction(key).run("manual__1")
         assert str(caught.value).startswith(shop.url(key))
         assert caught.value.final
