@@ -57,32 +57,42 @@ class _Strict(BaseModel):
 
 
 class Meta(_Strict):
-    """Our own keys of a stream, under `meta:`.
+    """Our own keys of a stream, under `meta:`. The descriptions of the fields are the documentation."""
 
-    Attributes:
-        on_bad_row: what happens to a row with a value that does not fit the contract, with a NULL or a repeated primary
-            key: `fail` the stream, or `reject` the row into the rejects file.
-        max_rejects: rows that may be rejected before the stream fails all the same.
-        allow_empty: whether an empty extraction may replace a table that has rows.
-        lookback: how far before the watermark an incremental read begins, for rows that come late: a time span
-            (`3 days`, `12 hours`), or a number for a numeric update key.
-        deletes: what becomes of rows that the source has no more: nothing, `soft` marks them in `_deleted_at`, `hard`
-            removes them. Costs a read of all primary keys in each incremental run.
-        on_schema_change: what happens when the columns of source, contract and raw table differ: `fail`; `add` columns
-            and widen types in the raw table; or `ignore` what is not common to them.
-        reconcile: whether the raw table has to have as many rows as the source after a load: `exact`, or a difference
-            that is tolerated, like `0.5%` or `100`. Costs a count of the source in each run.
-        parallel: Sling processes that read the stream at the same time, each a range of the first primary key column.
-    """
-
-    on_bad_row: Literal["fail", "reject"] = "fail"
-    max_rejects: int = Field(100, ge=0)
-    allow_empty: bool = False
-    lookback: int | str | None = None
-    deletes: Literal["ignore", "soft", "hard"] = "ignore"
-    on_schema_change: SchemaChange = "fail"
-    reconcile: int | str | None = None
-    parallel: int = Field(1, ge=1, le=16)
+    on_bad_row: Literal["fail", "reject"] = Field(
+        "fail",
+        description="What happens to a row with a value that does not fit the contract, a NULL or, where nothing is"
+        " merged, a repeated primary key: it fails the stream, or goes to the rejects file",
+    )
+    max_rejects: int = Field(100, ge=0, description="Rows that may be rejected before the stream fails all the same")
+    allow_empty: bool = Field(False, description="Whether an empty source may empty a raw table that has rows")
+    lookback: int | str | None = Field(
+        None,
+        description="How far before the watermark an incremental read begins, for rows that come late: a time span"
+        " (`3 days`, `12 hours`), or a number for a numeric update key",
+    )
+    deletes: Literal["ignore", "soft", "hard"] = Field(
+        "ignore",
+        description="What becomes of rows that the source has no more: nothing; `soft` marks them in `_deleted_at`;"
+        " `hard` removes them. Reads all primary keys in each incremental run",
+    )
+    on_schema_change: SchemaChange = Field(
+        "fail",
+        description="What happens when source, contract and raw table have different columns: `fail`; `add` columns and"
+        " widen types in the raw table; or `ignore` what is not common to them",
+    )
+    reconcile: int | str | None = Field(
+        None,
+        description="How many rows the raw table may differ from its source after a load: `exact`, `0.5%`, `100`."
+        " Counts the source in each run but a backfill",
+    )
+    parallel: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="Sling processes that read the stream at the same time, each a range of the primary key's first"
+        " column",
+    )
 
     @field_validator("lookback")
     @classmethod
@@ -112,22 +122,20 @@ class Meta(_Strict):
 
 
 class SourceOptions(_Strict):
-    """Sling's `source_options` for files, as far as they are understood here.
+    """Sling's `source_options` for files, as far as they are understood here."""
 
-    Attributes:
-        format: how files are written whose ending does not say it; one that does is believed.
-        delimiter: character between two fields of a CSV file.
-        sheet: name of the worksheet of an Excel file; its first one by default.
-        null_if: text that stands for NULL. Without it no text does; an empty field is '' in a text column and NULL in
-            any other. Sling ignores an empty text here; `empty_as_null` is for that.
-        empty_as_null: whether an empty field is NULL in a text column too.
-    """
-
-    format: Format | None = None
-    delimiter: str = ","
-    sheet: str | None = Field(None, min_length=1)
-    null_if: str | None = Field(None, min_length=1)
-    empty_as_null: bool = False
+    format: Format | None = Field(None, description="How files are written whose ending does not say it")
+    delimiter: str = Field(",", description="Character between two fields of a CSV file")
+    sheet: str | None = Field(
+        None, min_length=1, description="Name of the worksheet of an Excel file; its first one by default"
+    )
+    null_if: str | None = Field(
+        None,
+        min_length=1,
+        description="Text that stands for NULL. Without it no text does; an empty field is `''` in a text column and"
+        " NULL in any other",
+    )
+    empty_as_null: bool = Field(False, description="Whether an empty field is NULL in a text column too")
 
     @field_validator("delimiter")
     @classmethod

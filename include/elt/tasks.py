@@ -189,7 +189,7 @@ class ExtractOperator(BaseOperator):
             span = _span(context)
             if span.is_backfill and not self.stream.has_ranges:
                 raise AirflowSkipException(
-                    f"stream {self.stream.id} is left out of a backfill: mode {self.stream.mode} reads what there is now"
+                    f"stream {self.stream.id} is left out of a backfill: {self.stream.mode} reads what there is now"
                 )
             contracts = read_contracts()
             check_against(self.replication, contracts)

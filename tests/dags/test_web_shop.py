@@ -206,7 +206,9 @@ class TestForm:
         assert outcome.state == "success"
         for table in STREAMS:
             assert used.raw(table) == used.source(table), table
-        assert used.rows("SELECT count(*) FROM raw.raw_users WHERE _deleted_at IS NOT NULL") == [(0,)]
+        assert used.rows("SELECT count(*) FROM raw.raw_users WHERE _deleted_at IS NOT NULL") == [(3,)], (
+            "what is deleted in the source stays, marked"
+        )
         [(first, _)] = used.rows("SELECT min(_loaded_at), count(*) FROM raw.raw_inventory")
         kept = used.sorted(f"SELECT * FROM raw.raw_inventory WHERE _loaded_at = TIMESTAMPTZ '{first}'")
         assert kept == levels, "history that the source does not have any more was lost"
