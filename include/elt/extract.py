@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -13,8 +14,10 @@ from uuid import uuid4
 
 from include.elt.cast import Caster, CastResult
 from include.elt.contract import Contract
+from include.elt.errors import ExtractError
 from include.elt.lake import DataFile, Lake, Manifest, describe, open_lake
 from include.elt.modes import Reading
+from include.elt.paths import shown
 from include.elt.replication import Replication, Stream
 from include.elt.settings import Settings
 from include.elt.sources import Delivery, Source
@@ -56,6 +59,7 @@ class Extraction:
         self.settings = settings
         self.source = source or FileSource(stream, contract, settings)
         self.lake = lake or open_lake(settings)
+        self._work = Path()
 
     def run(self, run_id: str, reading: Reading = _ALL, *, dry_run: bool = False) -> tuple[Manifest, str | None]:
         """Extract the stream.
@@ -73,8 +77,19 @@ class Extraction:
             ExtractError: the source could not be read completely; nothing is in the lake.
             LakeError: the lake could not be written to; nothing is there.
         """
-        started = time.monotonic()
+        try:
+            return self._run(run_id, reading, dry_run=dry_run)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise ExtractError(
+                f"stream {self.stream.id}: the disk of {shown(self._work.parent)} is full; nothing was loaded"
+            ) from error
+
+    def _run(self, run_id: str, reading: Reading, *, dry_run: bool) -> tuple[Manifest, str | None]:
+        started, began = time.monotonic(), datetime.now(UTC)
         with self.lake.workplace(self.replication.name, self.stream.id) as work:
+            self._work = work
             ready = work / "ready"
             ready.mkdir()
             delivery = self.source.deliver(work, f"<null {uuid4().hex}>", reading)
@@ -95,7 +110,7 @@ class Extraction:
                 rows_rejected=result.rejects,
                 files=(describe(ready / PART, result.rows),),
                 seconds=round(time.monotonic() - started, 3),
-                extracted_at=datetime.now(UTC).isoformat(),
+                extracted_at=began.isoformat(),
                 primary_key=self.stream.primary_key,
                 added=self.contract.added,
                 window=asdict(delivery.window) if delivery.window else None,

@@ -73,7 +73,8 @@ class Manifest:
         rows_rejected: rows in the rejects file.
         files: the Parquet files.
         seconds: wall-clock time of the extraction.
-        extracted_at: UTC time of its end, ISO 8601.
+        extracted_at: UTC time of its start, ISO 8601. What it holds is as new as that at least, and of two extractions
+            that overlap the one that began later counts as the newer one.
         primary_key: columns that identify a row.
         added: columns of the raw table that the load adds; see `contract.ADDED`.
         window: range of the update key that was read, as the fields of `modes.Window`; None for everything.

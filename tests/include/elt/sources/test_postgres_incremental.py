@@ -8,12 +8,15 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from include.elt.errors import EltError, ExtractError, RefusedLoadError, WarehouseBusyError
-from include.elt.modes import Span
+from include.elt.lake.local import LocalLake
+from include.elt.modes import Reading, Span, Window
 from tests.support.elt import Row
 from tests.support.processes import held
 
@@ -238,4 +241,55 @@ def test_a_warehouse_that_another_holds(free: Any) -> None:
         assert not caught.value.final
     del free.warehouse
     free.pipeline(COLUMNS, KEYS)
+    assert of_warehouse(free) == of_source(free)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of a few MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs root and the right to mount")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("rows", [110_000, 150_000, 250_000], ids=["Parquet", "unwrapped", "Sling"])
+def test_a_full_lake(free: Any, small_disk: Path, rows: int) -> None:
+    """The disk is full while Sling writes, while its blocks are unwrapped, or later."""
+    create(free, rows)
+    free.lake = LocalLake(small_disk / "lake")
+    with pytest.raises(ExtractError, match=r"[nN]o space left|disk of .* is full") as caught:
+        free.pipeline(COLUMNS, {"mode": "full-refresh"})
+    assert not caught.value.final
+    assert not free.work_folders()
+    assert not list(small_disk.rglob("*.parquet"))
+    subprocess.run(["mount", "-o", "remount,size=500m", str(small_disk)], check=True)
+    free.pipeline(COLUMNS, {"mode": "full-refresh"})
+    assert of_warehouse(free) == of_source(free)
+
+
+def test_of_two_extractions_that_overlap_the_later_one_counts(free: Any) -> None:
+    """One that began earlier may end later, and hold older rows."""
+    create(free, 100)
+    keys = KEYS | {"meta": {"lookback": "1 day"}}
+    free.pipeline(COLUMNS, keys)
+    early = free.source(COLUMNS, keys=keys)
+    deliver = early.source.deliver
+
+    def slow(*args: Any) -> Any:
+        delivered = deliver(*args)
+        free.server.execute(f"UPDATE {free.table} SET a = 'new', upd = upd + interval '1 day' WHERE id = 7")
+        free.pipeline(COLUMNS, keys)
+        return delivered
+
+    early.source.deliver = slow
+    manifest, location = early.run("manual__2", Reading("incremental", Window("upd", None)))
+    assert location is not None
+    with pytest.raises(RefusedLoadError, match="a newer extraction was loaded"):
+        free.warehouse().load(manifest, Path(location), early.stream.meta)
     assert of_warehouse(free) == of_source(free)
