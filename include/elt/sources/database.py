@@ -61,6 +61,10 @@ _HEAD = re.compile(rb"\n*((?:[^,\"\n]*,){4}[^,\"\n]*),(?:(\")|(?=[^\"]))")
 
 _QUOTE = ord('"')
 
+_SAMPLE = "10"
+"""Records that Sling holds in memory to guess types before it writes the first one; all types are given. Its own
+choice, 900, would be all blocks of a million rows."""
+
 _PIECE = 1024 * 1024
 """Bytes that are read at once of what Sling writes."""
 
@@ -393,7 +397,7 @@ class DatabaseSource:
             Path(mkdtemp(prefix="sling-", dir=work)),
             {"SOURCE": self.dialect.sling(), "LAKE": {"type": "file", "null_as": null}},
             secrets=self.dialect.secrets(),
-            variables=self.dialect.variables(),
+            variables={**self.dialect.variables(), "SLING_SAMPLE_SIZE": _SAMPLE},
         )
         self._slings.append(sling)
         if self._killed:
