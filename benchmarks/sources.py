@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -132,8 +133,10 @@ def copy(place: Place) -> dict[str, Cost]:
     return {"": measure([*STEP, "copy", str(place.folder / "orders.csv")], place.environment)}
 
 
+COPY = "COPY to a CSV file"
+
 WAYS: dict[str, Way] = {
-    "COPY to a CSV file": copy,
+    COPY: copy,
     "extract + load": partial(ours, 1),
     "extract + load, parallel 2": partial(ours, 2),
     "extract + load, parallel 4": partial(ours, 4),
@@ -231,7 +234,8 @@ def _whole(steps: Mapping[str, Cost]) -> Cost:
 def show(rows: int, runs: int, costs: Mapping[str, list[dict[str, Cost]]], missing: Mapping[str, str]) -> None:
     """Print the table, and the same as Markdown."""
     lines: list[tuple[str, ...]] = []
-    base = next((median([_whole(each) for each in measured]).wall for measured in costs.values() if measured), 1.0)
+    copied = [_whole(each).wall for each in costs.get(COPY, ())]
+    base = statistics.median(copied) if copied else None
     for name, measured in costs.items():
         if not measured:
             lines.append((name, missing.get(name, "not measured"), "", "", "", ""))
@@ -249,9 +253,15 @@ def show(rows: int, runs: int, costs: Mapping[str, list[dict[str, Cost]]], missi
         print("|" + "|".join(f" {cell} " if cell != "---" else cell for cell in line) + "|")
 
 
-def _figures(cost: Cost, base: float) -> tuple[str, ...]:
+def _figures(cost: Cost, base: float | None) -> tuple[str, ...]:
     processes = ", ".join(f"{name} {peak:.0f}" for name, peak in cost.processes.items())
-    return f"{cost.wall:.2f}", f"{cost.wall / base:.1f}", f"{cost.cpu:.2f}", f"{cost.peak:.0f}", processes
+    return (
+        f"{cost.wall:.2f}",
+        f"{cost.wall / base:.1f}" if base else "",
+        f"{cost.cpu:.2f}",
+        f"{cost.peak:.0f}",
+        processes,
+    )
 
 
 def main() -> None:
