@@ -35,6 +35,9 @@ types: setup ## types of the code
 bench: manifest ## speed and memory: a million orders, and the parse time of the DAG
 	.venv/bin/python -m benchmarks.run
 
+bench-sources: setup ## PostgreSQL into DuckDB beside dlt and plain Sling (ROWS='1000000 10000000', RUNS=3)
+	.venv/bin/python -m benchmarks.sources --rows $(or $(ROWS),1000000) --runs $(or $(RUNS),3)
+
 ## -- change it
 setup: ## make .venv from the lock file
 	$(PYTHON) bootstrap.py
@@ -42,9 +45,10 @@ setup: ## make .venv from the lock file
 manifest: setup ## parse the dbt project ahead of time, so that no DAG parse has to
 	.venv/bin/python -m include.elt.manifest
 
-lock: setup ## resolve requirements.txt and requirements-dev.txt again into the two lock files
+lock: setup ## resolve requirements.txt, requirements-dev.txt and benchmarks/dlt.txt again into their lock files
 	.venv/bin/uv pip compile $(LOCK) requirements-dev.txt -o requirements-dev.lock
 	.venv/bin/uv pip compile $(LOCK) requirements.txt -c requirements-dev.lock -o requirements.lock
+	.venv/bin/uv pip compile $(LOCK) benchmarks/dlt.txt -o benchmarks/dlt.lock
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(UPGRADE)
 
 sample-data: setup ## write the sample files again from their seed
@@ -61,6 +65,6 @@ clean: ## remove what was made here: warehouse, lake, local Airflow, caches (not
 	rm -rf data .airflow dbt/target dbt/logs .pytest_cache .mypy_cache .ruff_cache
 
 help: ## this list
-	awk 'BEGIN {FS = ":.*## "} /^## --/ {printf "\n%s\n", substr($$0, 7)} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	awk 'BEGIN {FS = ":.*## "} /^## --/ {printf "\n%s\n", substr($$0, 7)} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: run up query airflow test check lint types bench setup manifest lock sample-data readme format clean help
+.PHONY: run up query airflow test check lint types bench bench-sources setup manifest lock sample-data readme format clean help

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import resource
+import statistics
 import subprocess
+import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
+
+_SMALL = 10
+"""MB of a process that is not worth a word, or has ended."""
 
 
 @dataclass(frozen=True)
@@ -20,25 +26,57 @@ class Cost:
         wall: seconds from start to end.
         cpu: seconds of processor time, children included.
         peak: largest sum of resident memory over the process tree, in MB, sampled every 20 ms.
+        processes: largest resident memory of a single process, in MB, as the kernel keeps it, by its program's name.
     """
 
     wall: float
     cpu: float
     peak: float
+    processes: Mapping[str, float] = field(default_factory=dict)
+
+    def after(self, other: Cost) -> Cost:
+        """What both took, one after the other."""
+        names = {**other.processes, **self.processes}
+        processes = {name: max(other.processes.get(name, 0), self.processes.get(name, 0)) for name in names}
+        return Cost(self.wall + other.wall, self.cpu + other.cpu, max(self.peak, other.peak), processes)
 
 
-def _memory(process: psutil.Process) -> int:
-    """Resident memory of a process and all its descendants, in bytes."""
+def median(costs: Sequence[Cost]) -> Cost:
+    """The median of each figure."""
+    names = {name: None for cost in costs for name in cost.processes}
+    return Cost(
+        statistics.median(cost.wall for cost in costs),
+        statistics.median(cost.cpu for cost in costs),
+        statistics.median(cost.peak for cost in costs),
+        {name: statistics.median(cost.processes.get(name, 0) for cost in costs) for name in names},
+    )
+
+
+def _peak(process: psutil.Process) -> float:
+    """The largest resident memory that a process ever had, in MB; the present one where the kernel does not tell."""
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except OSError:
+        return float(process.memory_info().rss) / 1e6
+    lines = (line.split() for line in status.splitlines() if line.startswith("VmHWM:"))
+    return next((int(words[1]) * 1024 / 1e6 for words in lines), 0.0)
+
+
+def _sample(process: psutil.Process, processes: dict[str, float]) -> float:
+    """Resident memory of a process and all its descendants, in MB; each one's peak goes into `processes`."""
     total = 0
     for each in [process, *process.children(recursive=True)]:
         try:
             total += each.memory_info().rss
+            name, largest = each.name(), _peak(each)
+            if largest > _SMALL:
+                processes[name] = max(processes.get(name, 0), largest)
         except psutil.NoSuchProcess:
             continue
-    return total
+    return total / 1e6
 
 
-def measure(command: Sequence[str], environment: dict[str, str] | None = None) -> Cost:
+def measure(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Cost:
     """Run a command to its end and measure it.
 
     Raises:
@@ -46,20 +84,30 @@ def measure(command: Sequence[str], environment: dict[str, str] | None = None) -
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.monotonic()
+    output: list[str] = []
     with subprocess.Popen(
-        command, env=os.environ | (environment or {}), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
     ) as child:
-        tree, peak = psutil.Process(child.pid), 0
+        reader = threading.Thread(target=lambda: output.extend(child.stdout or ()))  # a full pipe would stop the child
+        reader.start()
+        tree, peak = psutil.Process(child.pid), 0.0
+        processes: dict[str, float] = {}
         while child.poll() is None:
             try:
-                peak = max(peak, _memory(tree))
+                peak = max(peak, _sample(tree, processes))
             except psutil.NoSuchProcess:
                 break
             time.sleep(0.02)
-        output = child.stdout.read() if child.stdout else b""
-    wall = time.monotonic() - started
+        child.wait()
+        wall = time.monotonic() - started
+        reader.join()
     if child.returncode:
-        raise subprocess.CalledProcessError(child.returncode, command, output)
+        raise subprocess.CalledProcessError(child.returncode, command, "".join(output))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Cost(wall, cpu, peak / 1e6)
+    return Cost(wall, cpu, peak, processes)

@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import sys
 import tempfile
 from collections.abc import Callable
@@ -20,7 +19,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import Cost, measure
+from benchmarks.measure import Cost, measure, median
 from include.elt.paths import ROOT
 from include.elt.settings import load_settings
 
@@ -28,16 +27,11 @@ STEP = [sys.executable, "-m", "benchmarks.step"]
 CONSOLE = Console(width=None if sys.stdout.isatty() else 110)
 
 
-def _median(costs: list[Cost]) -> Cost:
-    """The median of each figure."""
-    return Cost(*(statistics.median(getattr(cost, name) for cost in costs) for name in ("wall", "cpu", "peak")))
-
-
 def _repeat(what: str, runs: int, once: Callable[[], Cost]) -> Cost:
     """Median of several runs, after a first one that only warms up."""
     with CONSOLE.status(what):
         once()
-        cost = _median([once() for _ in range(runs)])
+        cost = median([once() for _ in range(runs)])
     CONSOLE.print(f"{what}: {cost.wall:.2f} s")
     return cost
 
@@ -76,7 +70,7 @@ def rows(count: int, runs: int) -> None:
         by_hand = _repeat("sling run by hand", runs, lambda: measure(command, environment))
         extracted = _repeat("extract", runs, extract)
         loaded = _repeat("load", runs, load)
-        both = Cost(extracted.wall + loaded.wall, extracted.cpu + loaded.cpu, max(extracted.peak, loaded.peak))
+        both = loaded.after(extracted)
         title = f"{count:,} orders ({source.stat().st_size / 1e6:.0f} MB of CSV), median of {runs}"
         table = Table("step", "seconds", "CPU seconds", "peak MB", "of Sling by hand", title=title)
         for name, cost in (

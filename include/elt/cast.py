@@ -19,6 +19,10 @@ from include.elt.text import Place, Text
 _EXAMPLES = 3
 """Bad rows that an error message names."""
 
+_ROW_GROUP = 56 * 2048
+"""Rows of a row group, about; a little less than the 122,880 of a DuckDB table. A larger one would become a full and a
+tiny one there, and DuckDB writes such a table again when it closes the file, which then has twice the size."""
+
 _ROW, _FIRST = quoted("#row"), quoted("#first row")
 """Our own columns, under names that no contract can have."""
 
@@ -201,7 +205,8 @@ class Caster:
         """Write typed Parquet from a table with its conditions; returns its rows."""
         values = ", ".join(f"{self._value(column.name)} AS {quoted(column.name)}" for column in self.contract.columns)
         (rows,) = self._fetch_one(
-            f"COPY (SELECT {values} FROM {source}) TO {literal(target)} (FORMAT parquet, COMPRESSION zstd)"
+            f"COPY (SELECT {values} FROM {source}) TO {literal(target)}"
+            f" (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROW_GROUP})"
         )
         return rows
 

@@ -15,7 +15,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -49,8 +52,24 @@ COUNT = "elt__rows"
 END = "#end"
 """A last field of each line in a block, always `1`: a line of one NULL would be empty, which is no record."""
 
-_TOO_LARGE = ("field larger than field limit", "record on line", "bufio.Scanner: token too long")
-"""What Python's CSV reader, or Sling, says of a block of very wide rows."""
+_BLOCK_TOO_LARGE = "a block is larger than"
+_TOO_LARGE = (_BLOCK_TOO_LARGE, "record on line", "bufio.Scanner: token too long")
+"""What we or Sling say of a block of very wide rows."""
+
+_HEAD = re.compile(rb"\n*((?:[^,\"\n]*,){4}[^,\"\n]*),(?:(\")|(?=[^\"]))")
+"""A record of `BLOCK` up to its last field, and the quote that this one may begin with."""
+
+_QUOTE = ord('"')
+
+_SAMPLE = "10"
+"""Records that Sling holds in memory to guess types before it writes the first one; all types are given. Its own
+choice, 900, would be all blocks of a million rows."""
+
+_PIECE = 1024 * 1024
+"""Bytes that are read at once of what Sling writes."""
+
+_PAUSE = 0.01
+"""Seconds until Sling may have written more."""
 
 
 @dataclass(frozen=True)
@@ -339,9 +358,17 @@ class DatabaseSource:
     def _read_blocks(self, work: Path, sql: str, header: tuple[str, ...]) -> _Text:
         """Let Sling write blocks, and unwrap their lines."""
         blocks, text = work / "blocks.csv", work / "text.csv"
+        ended = threading.Event()
         try:
-            self._run_sling(work, sql, blocks, BLOCK, uuid4().hex)
-            rows, longest = unwrap(blocks, text, header, self.dialect.encoding, self.stream.label)
+            with ThreadPoolExecutor(1) as beside:
+                unwrapping = beside.submit(
+                    unwrap, blocks, text, header, self.dialect.encoding, self.stream.label, ended.is_set
+                )
+                try:  # an error of Sling explains what is missing, so it is told first
+                    self._run_sling(work, sql, blocks, BLOCK, uuid4().hex)
+                finally:
+                    ended.set()
+            rows, longest = unwrapping.result()
         finally:
             blocks.unlink(missing_ok=True)
         return _Text(TextFile((text,), (*header, END), "", "", longest), rows, None)
@@ -370,7 +397,7 @@ class DatabaseSource:
             Path(mkdtemp(prefix="sling-", dir=work)),
             {"SOURCE": self.dialect.sling(), "LAKE": {"type": "file", "null_as": null}},
             secrets=self.dialect.secrets(),
-            variables=self.dialect.variables(),
+            variables={**self.dialect.variables(), "SLING_SAMPLE_SIZE": _SAMPLE},
         )
         self._slings.append(sling)
         if self._killed:
@@ -392,34 +419,38 @@ def all_of(conditions: Iterable[str | None]) -> str:
     return given[0] if len(given) == 1 else " AND ".join(f"({condition})" for condition in given)
 
 
-def unwrap(blocks: Path, text: Path, header: tuple[str, ...], encoding: str, label: str) -> tuple[int, int]:
+def unwrap(
+    blocks: Path,
+    text: Path,
+    header: tuple[str, ...],
+    encoding: str,
+    label: str,
+    ended: Callable[[], bool] = lambda: True,
+) -> tuple[int, int]:
     """Write the lines inside the blocks to a file of their own, and prove that they are what the server sent.
 
     Args:
-        blocks: CSV with the columns `BLOCK`.
+        blocks: CSV with the columns `BLOCK`, in UTF-8; it may still be on its way.
         text: the file to write.
         header: column names of the lines, without `END`.
         encoding: encoding of the text that the server took the SHA-256 of.
         label: what a message calls the source.
+        ended: whether nothing is added to `blocks` any more.
 
     Returns:
         Rows, and the characters of the longest one.
 
     Raises:
-        ExtractError: a block is missing, is there twice or is not the one that the server sent.
+        ExtractError: a block is missing, is there twice or is not the one that the server sent, or is too large.
     """
-    csv.field_size_limit(LARGEST_FIELD)
     rows = longest = 0
     seen: set[str] = set()
     total = ""
-    with (
-        blocks.open(encoding="utf-8", newline="\n") as source,
-        text.open("w", encoding="utf-8", newline="") as target,
-    ):
-        target.write(",".join((*header, END)) + "\n")
-        records = csv.reader(source, strict=True)
-        next(records)
-        for number, blocks_in_all, count, length, digest, block in filter(None, records):
+    with text.open("wb") as target:
+        target.write(",".join((*header, END)).encode() + b"\n")
+        records = _records(_growing(blocks, ended), label)
+        next(records, None)
+        for (number, blocks_in_all, count, length, digest), block in records:
             if number.startswith("-"):
                 continue
             total = blocks_in_all
@@ -428,7 +459,8 @@ def unwrap(blocks: Path, text: Path, header: tuple[str, ...], encoding: str, lab
             seen.add(number)
             if count == "0":
                 continue
-            if hashlib.sha256(block.encode(encoding)).hexdigest() != digest.lower():
+            sent = block if encoding == "utf-8" else block.decode().encode(encoding)
+            if hashlib.sha256(sent).hexdigest() != digest.lower():
                 raise ExtractError(
                     f"{label}: block {number} of {total} is not what the server sent (sha256 differs);"
                     " nothing was loaded"
@@ -436,12 +468,70 @@ def unwrap(blocks: Path, text: Path, header: tuple[str, ...], encoding: str, lab
             rows += int(count)
             longest = max(longest, int(length))
             target.write(block)
-            target.write("\n")
+            target.write(b"\n")
     if not total or seen != set(map(str, range(int(total)))):
         raise ExtractError(
             f"{label}: Sling delivered {len(seen)} blocks of {total or 'at least 1'}; nothing was loaded"
         )
     return rows, longest
+
+
+def _growing(file: Path, ended: Callable[[], bool]) -> Iterator[bytes]:
+    """The content of a file that another process writes, as it comes, until nothing is added any more."""
+    while not file.exists():
+        if ended():
+            return
+        time.sleep(_PAUSE)
+    with file.open("rb", buffering=0) as stream:
+        while True:
+            last = ended()  # asked first: what was written until then is still read
+            if piece := stream.read(_PIECE):
+                yield piece
+            elif last:
+                return
+            else:
+                time.sleep(_PAUSE)
+
+
+def _records(pieces: Iterator[bytes], label: str) -> Iterator[tuple[list[str], bytes]]:
+    """The records of CSV with the columns `BLOCK`: all fields but the last, and the last.
+
+    A block is found by its ends and not read character by character. What does not look like a record is none; the
+    proof then misses a block.
+    """
+    data = bytearray()
+    for piece in pieces:
+        searched, start = max(0, len(data) - 1), 0
+        data += piece
+        while head := _HEAD.match(data, start):
+            begin, is_quoted = head.end(), head[2] == b'"'
+            end = _closing_quote(data, begin, max(begin, searched)) if is_quoted else data.find(b"\n", begin)
+            if end < 0:
+                break
+            block = bytes(data[begin:end])
+            yield head[1].decode().split(","), block.replace(b'""', b'"') if is_quoted else block
+            start = end + 1 + is_quoted
+        del data[:start]
+        if len(data) > LARGEST_FIELD:
+            raise ExtractError(f"{label}: {_BLOCK_TOO_LARGE} {LARGEST_FIELD:,} bytes; nothing was loaded")
+
+
+def _closing_quote(data: bytearray, begin: int, searched: int) -> int:
+    """Where a field ends that is the last one of its record; -1 where it goes on behind the data.
+
+    Args:
+        data: CSV.
+        begin: where the field begins, behind its first quote.
+        searched: where to look for its end.
+    """
+    while (end := data.find(b'"\n', searched)) >= 0:
+        first = end
+        while first > begin and data[first - 1] == _QUOTE:
+            first -= 1
+        if (end - first) % 2 == 0:  # any other quotes go in pairs
+            return end
+        searched = end + 1
+    return -1
 
 
 @dataclass(frozen=True)
