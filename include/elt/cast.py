@@ -221,6 +221,9 @@ class Caster:
         self._sql.execute(f"SET memory_limit = '{_KEYS_MEMORY}'")
         try:
             return bool(self._fetch_one(repeated))
+        except duckdb.OutOfMemoryException:  # long keys
+            self._sql.execute(f"SET memory_limit = {literal(str(memory))}")
+            return bool(self._fetch_one(repeated))
         finally:
             self._sql.execute(f"SET memory_limit = {literal(str(memory))}")
 
