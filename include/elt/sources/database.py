@@ -1,11 +1,7 @@
 """Tables, views and queries of a database; what PostgreSQL and SQL Server have in common.
 
-Sling's cost is per record, whatever is in it (about 5 µs, Sling 1.4.11). So the server itself writes the rows as lines
-of CSV, every column cast to text by it, and hands Sling many lines as one record, a block. Beside each block it gives
-the number of its rows, its SHA-256 and the number of all blocks of the statement. So what Sling delivers is proven to
-be what the server sent, byte by byte and to the last block, however the table changes meanwhile.
-
-Where rows are too wide for blocks they travel one by one, and the server counts them in the same statement.
+The server itself casts every column to text. The rows travel in blocks (`blocks.py`), in one or several parts at the
+same time. Where rows are too wide for blocks they travel one by one, and the server counts them in the same statement.
 
 How the SQL of all that is spelt is the matter of a `Dialect`.
 """
@@ -13,12 +9,9 @@ How the SQL of all that is spelt is the matter of a `Dialect`.
 from __future__ import annotations
 
 import csv
-import hashlib
 import logging
-import re
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -29,47 +22,27 @@ from uuid import uuid4
 
 from include.elt.cast import CastResult
 from include.elt.contract import Column, Contract
-from include.elt.csvfile import LARGEST_FIELD, survey
+from include.elt.csvfile import survey
 from include.elt.errors import DataError, ExtractError
 from include.elt.modes import Reading, Window
 from include.elt.replication import Stream
 from include.elt.settings import Settings
 from include.elt.sling import SlingRun
+from include.elt.sources.blocks import BLOCK, END, TOO_LARGE, unwrap
 from include.elt.sources.files import check_text
 from include.elt.text import Place, TextFile
 
 log = logging.getLogger(__name__)
 
-BLOCK = ("number", "blocks", "rows", "longest", "digest", "block")
-"""Columns of a query in blocks: which block, of how many, its rows, the characters of the longest one, the SHA-256 of
-its text in hexadecimal digits, and the text: lines of CSV with the wanted columns and `END`. It is NULL without rows. A
-block below 0 says nothing.
-"""
-
 COUNT = "elt__rows"
 """Column of a query row by row: how many rows the statement has in all."""
 
-END = "#end"
-"""A last field of each line in a block, always `1`: a line of one NULL would be empty, which is no record."""
-
-_BLOCK_TOO_LARGE = "a block is larger than"
-_TOO_LARGE = (_BLOCK_TOO_LARGE, "record on line", "bufio.Scanner: token too long")
+_TOO_LARGE = (TOO_LARGE, "record on line", "bufio.Scanner: token too long")
 """What we or Sling say of a block of very wide rows."""
-
-_HEAD = re.compile(rb"\n*((?:[^,\"\n]*,){4}[^,\"\n]*),(?:(\")|(?=[^\"]))")
-"""A record of `BLOCK` up to its last field, and the quote that this one may begin with."""
-
-_QUOTE = ord('"')
 
 _SAMPLE = "10"
 """Records that Sling holds in memory to guess types before it writes the first one; all types are given. Its own
 choice, 900, would be all blocks of a million rows."""
-
-_PIECE = 1024 * 1024
-"""Bytes that are read at once of what Sling writes."""
-
-_PAUSE = 0.01
-"""Seconds until Sling may have written more."""
 
 
 @dataclass(frozen=True)
@@ -417,121 +390,6 @@ def all_of(conditions: Iterable[str | None]) -> str:
     """Conditions that all have to hold, as one; each in brackets, so that an OR stays its own."""
     given = [condition for condition in conditions if condition]
     return given[0] if len(given) == 1 else " AND ".join(f"({condition})" for condition in given)
-
-
-def unwrap(
-    blocks: Path,
-    text: Path,
-    header: tuple[str, ...],
-    encoding: str,
-    label: str,
-    ended: Callable[[], bool] = lambda: True,
-) -> tuple[int, int]:
-    """Write the lines inside the blocks to a file of their own, and prove that they are what the server sent.
-
-    Args:
-        blocks: CSV with the columns `BLOCK`, in UTF-8; it may still be on its way.
-        text: the file to write.
-        header: column names of the lines, without `END`.
-        encoding: encoding of the text that the server took the SHA-256 of.
-        label: what a message calls the source.
-        ended: whether nothing is added to `blocks` any more.
-
-    Returns:
-        Rows, and the characters of the longest one.
-
-    Raises:
-        ExtractError: a block is missing, is there twice or is not the one that the server sent, or is too large.
-    """
-    rows = longest = 0
-    seen: set[str] = set()
-    total = ""
-    with text.open("wb") as target:
-        target.write(",".join((*header, END)).encode() + b"\n")
-        records = _records(_growing(blocks, ended), label)
-        next(records, None)
-        for (number, blocks_in_all, count, length, digest), block in records:
-            if number.startswith("-"):
-                continue
-            total = blocks_in_all
-            if number in seen:
-                raise ExtractError(f"{label}: Sling delivered the block {number} twice; nothing was loaded")
-            seen.add(number)
-            if count == "0":
-                continue
-            sent = block if encoding == "utf-8" else block.decode().encode(encoding)
-            if hashlib.sha256(sent).hexdigest() != digest.lower():
-                raise ExtractError(
-                    f"{label}: block {number} of {total} is not what the server sent (sha256 differs);"
-                    " nothing was loaded"
-                )
-            rows += int(count)
-            longest = max(longest, int(length))
-            target.write(block)
-            target.write(b"\n")
-    if not total or seen != set(map(str, range(int(total)))):
-        raise ExtractError(
-            f"{label}: Sling delivered {len(seen)} blocks of {total or 'at least 1'}; nothing was loaded"
-        )
-    return rows, longest
-
-
-def _growing(file: Path, ended: Callable[[], bool]) -> Iterator[bytes]:
-    """The content of a file that another process writes, as it comes, until nothing is added any more."""
-    while not file.exists():
-        if ended():
-            return
-        time.sleep(_PAUSE)
-    with file.open("rb", buffering=0) as stream:
-        while True:
-            last = ended()  # asked first: what was written until then is still read
-            if piece := stream.read(_PIECE):
-                yield piece
-            elif last:
-                return
-            else:
-                time.sleep(_PAUSE)
-
-
-def _records(pieces: Iterator[bytes], label: str) -> Iterator[tuple[list[str], bytes]]:
-    """The records of CSV with the columns `BLOCK`: all fields but the last, and the last.
-
-    A block is found by its ends and not read character by character. What does not look like a record is none; the
-    proof then misses a block.
-    """
-    data = bytearray()
-    for piece in pieces:
-        searched, start = max(0, len(data) - 1), 0
-        data += piece
-        while head := _HEAD.match(data, start):
-            begin, is_quoted = head.end(), head[2] == b'"'
-            end = _closing_quote(data, begin, max(begin, searched)) if is_quoted else data.find(b"\n", begin)
-            if end < 0:
-                break
-            block = bytes(data[begin:end])
-            yield head[1].decode().split(","), block.replace(b'""', b'"') if is_quoted else block
-            start = end + 1 + is_quoted
-        del data[:start]
-        if len(data) > LARGEST_FIELD:
-            raise ExtractError(f"{label}: {_BLOCK_TOO_LARGE} {LARGEST_FIELD:,} bytes; nothing was loaded")
-
-
-def _closing_quote(data: bytearray, begin: int, searched: int) -> int:
-    """Where a field ends that is the last one of its record; -1 where it goes on behind the data.
-
-    Args:
-        data: CSV.
-        begin: where the field begins, behind its first quote.
-        searched: where to look for its end.
-    """
-    while (end := data.find(b'"\n', searched)) >= 0:
-        first = end
-        while first > begin and data[first - 1] == _QUOTE:
-            first -= 1
-        if (end - first) % 2 == 0:  # any other quotes go in pairs
-            return end
-        searched = end + 1
-    return -1
 
 
 @dataclass(frozen=True)

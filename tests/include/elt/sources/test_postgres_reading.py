@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from include.elt.errors import DataError, ExtractError
 from include.elt.lake import Manifest
 from include.elt.modes import Reading, Window
-from include.elt.sources.database import unwrap
+from include.elt.sources.blocks import unwrap
 from include.elt.sql import parquet
 
 COLUMNS = {"id": "bigint", "upd": "timestamp_ntz", "a": "string"}
