@@ -264,14 +264,16 @@ class Postgres:
     @contextmanager
     def _asking(self, relation: Relation) -> Iterator[psycopg.Cursor[Any]]:
         """A read-only cursor with a time limit; the server's refusals as our errors."""
-        options = f"-c default_transaction_read_only=on -c statement_timeout={self._timeout * 1000}"
         try:
             with (
-                psycopg.connect(
-                    **self._connection.driver(), connect_timeout=_CONNECT_TIMEOUT, options=options
-                ) as connection,
+                psycopg.connect(**self._connection.driver(), connect_timeout=_CONNECT_TIMEOUT) as connection,
                 connection.cursor() as cursor,
             ):
+                # within the transaction, for a pooler hands the session on; dates and floats as Sling's driver has them
+                cursor.execute(
+                    "SET TRANSACTION READ ONLY; SET LOCAL DateStyle = 'ISO'; SET LOCAL extra_float_digits = 2;"
+                    f" SET LOCAL TimeZone = 'UTC'; SET LOCAL statement_timeout = {self._timeout * 1000}".encode()
+                )
                 yield cursor
         except psycopg.Error as error:
             reason = redact(str(error).strip(), self.secrets())
