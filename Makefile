@@ -20,7 +20,7 @@ airflow: manifest ## any airflow command, e.g. make airflow ARGS='dags test jaff
 
 ## -- check it
 test: manifest ## set everything up and run the tests (PYTEST='-k name' for some of them)
-	.venv/bin/python -m pytest $(PYTEST)
+	.venv/bin/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(PYTEST)
 
 check: setup ## validate every replication against the contracts, without running anything
 	.venv/bin/python -m include.elt.check
