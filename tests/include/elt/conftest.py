@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,3 +24,17 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 def bench(tmp_path: Path, no_settings: None) -> Bench:
     """A bench in the test's own folder."""
     return Bench(tmp_path)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of a few MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs root and the right to mount")
+    try:
+        yield disk
+    finally:  # lazily, for an error that is still told may hold a file of it open
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)

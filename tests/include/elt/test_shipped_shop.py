@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 from include.elt.contract import read_contracts
 from include.elt.extract import Extraction
@@ -18,9 +19,9 @@ def test_every_row_arrives_and_a_second_run_changes_nothing(bench: Bench) -> Non
     for stream in replication.streams:
         loads = []
         for run in ("scheduled__1", "scheduled__2"):
-            manifest, folder = Extraction(replication, stream, contracts[stream.table], settings).run(run)
-            assert folder is not None
-            result = bench.warehouse().load(manifest, folder)
+            manifest, location = Extraction(replication, stream, contracts[stream.table], settings).run(run)
+            assert location is not None
+            result = bench.warehouse().load(manifest, Path(location))
             content = bench.query(f"SELECT COLUMNS(*)::VARCHAR FROM {stream.table}")
             loads.append((result.rows_loaded, result.rows_total, result.watermark, result.repeated, content))
         with (SAMPLE_DATA / f"{stream.id}.csv").open(encoding="utf-8", newline="") as file:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -130,7 +128,7 @@ class TestFullRefresh:
         assert row == (
             *(manifest.id, "r'1", "shop", "orders", "raw.orders", "full-refresh", 3, 1, 2, 1, manifest.bytes),
             *(0.5, result.seconds, manifest.schema_hash, "1"),
-            *(1, 0, 0, 0, None, None, None, None, None, '{"file": "source.csv"}', "[]", True),
+            *(1, 0, 0, 0, None, None, None, None, None, '{"files": []}', "[]", True),
         )
         assert json.loads(json.dumps(asdict(result))) == asdict(result)
         ((extracted, recent),) = bench.query(
@@ -327,20 +325,6 @@ class TestAnotherProcess:
         assert bench.query("SELECT id FROM raw.orders WHERE a = 'new' ORDER BY id") == [(1,), (2,)]
         assert bench.warehouse().count("raw.orders") == 200_000
         assert len(logged(bench)) == 3
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of a few MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk needs root and the right to mount")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 class TestAFullDisk:
