@@ -20,6 +20,7 @@ from include.elt.errors import SettingsError
 
 if TYPE_CHECKING:
     from airflow.providers.microsoft.mssql.hooks.mssql import MsSqlHook
+    from pymssql import Connection
 
 ENCRYPT = ("disable", "false", "true", "strict")
 INTENTS = ("ReadWrite", "ReadOnly")
@@ -155,13 +156,18 @@ class MssqlConnection:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return {"type": "sqlserver", "url": f"sqlserver://{host}:{self.port}?{query}"}
 
+    def connect(self, timeout: int) -> Connection:
+        """A connection of Airflow's hook; nobody waits for what is asked through it."""
+        with self.hook(timeout) as hook:
+            return hook.get_conn()
+
     @contextmanager
     def hook(self, timeout: int) -> Iterator[MsSqlHook]:
         """Airflow's hook, which asks with the same user and the same demands on TLS as Sling.
 
         The hook of this connection itself would hand our extras to a driver that does not know them; and the driver,
         pymssql, can be told what certificate to demand only by FreeTDS' configuration file. Connections have to be
-        opened inside the block.
+        opened inside the block, and one thread at a time is in it.
 
         Args:
             timeout: seconds a statement may take.
@@ -200,6 +206,7 @@ class MssqlConnection:
             "read_only": self.application_intent == "ReadOnly",
             "login_timeout": _CONNECT_TIMEOUT,
             "timeout": timeout,
+            "autocommit": True,
             "tds_version": "7.4",
         } | ({"encryption": encryption} if encryption else {})
 

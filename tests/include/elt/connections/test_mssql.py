@@ -57,6 +57,7 @@ class TestMapping:
             "read_only": True,
             "login_timeout": 30,
             "timeout": 60,
+            "autocommit": True,
             "tds_version": "7.4",
             "encryption": "request",
         }
