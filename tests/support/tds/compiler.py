@@ -170,6 +170,23 @@ class _Scope:
     aggregates: bool = False
 
 
+_NAME = SqlType("nvarchar", 256, collation="catalogue")
+_DESCRIBED = [
+    Output(name, kind, f"c{place}")
+    for place, (name, kind) in enumerate(
+        {
+            "column_ordinal": SqlType("int"),
+            "name": _NAME,
+            "is_nullable": SqlType("bit"),
+            "system_type_name": _NAME,
+            "user_type_name": _NAME,
+            "error_number": SqlType("int"),
+            "error_message": SqlType("nvarchar", 4000),
+        }.items()
+    )
+]
+_DESCRIBED_NAMES = ", ".join(output.physical for output in _DESCRIBED)
+
 _ORDERED = {"<": "<", "<=": "<=", ">": ">", ">=": ">="}
 
 
@@ -327,6 +344,9 @@ class Compiler:
             kind = SqlType("int" if max(first, last) < 2**31 else "bigint")
             self._add(source.alias, "", physical, [Output("value", kind, "c0", nullable=False)])
             return f"(SELECT CAST(n AS {kind.stored}) AS c0 FROM range({first}, {last + 1}) AS r(n)) AS {physical}"
+        if isinstance(source, ast.Described):
+            self._add(source.alias, "", physical, _DESCRIBED)
+            return f"(VALUES {', '.join(self._description(self.value(source.sql)))}) AS {physical}({_DESCRIBED_NAMES})"
         if isinstance(source, ast.Derived):
             sql, outputs = self._apart(source.query, source.alias)
             self._add(source.alias, "", physical, outputs)
@@ -353,6 +373,20 @@ class Compiler:
             text = f"{table.physical} AS {physical}"
         self._add(source.alias, table.schema, physical, outputs)
         return text
+
+    def _description(self, statement: Value) -> Iterator[str]:
+        """Rows of sys.dm_exec_describe_first_result_set."""
+        rows: list[tuple[Any, ...]]
+        try:
+            [query] = ast.parse(statement.constant)
+            _, outputs = Compiler(self.context).query(query)
+            rows = [(place, out.name, out.nullable, str(out.type)) for place, out in enumerate(outputs, 1)]
+            rows = [(*row, None, None, None) for row in rows]
+        except SqlError as error:
+            rows = [(0, None, None, None, None, error.number, str(error))]
+        for row in rows:
+            values = (literal(value, out.type) for value, out in zip(row, _DESCRIBED, strict=True))
+            yield f"({', '.join(values)})"
 
     def _apart(self, query: ast.Query, alias: str) -> tuple[str, list[Output]]:
         """A derived table, which sees nothing of the tables beside it."""
@@ -749,6 +783,12 @@ class Compiler:
             )
         return Value(f"replace({value.sql}, {old.sql}, {new.sql})", value.type, nullable=value.nullable)
 
+    def _call_stuff(self, value: Value, start: Value, length: Value, new: Value) -> Value:
+        if value.type is None or value.type.length != MAX or (length.constant, new.constant) != (1, ""):
+            raise refusal("STUFF but for taking one character out of (max)")
+        sql = f"(left({value.sql}, {start.sql} - 1) || substr({value.sql}, {start.sql} + 1))"
+        return Value(sql, value.type, nullable=value.nullable)
+
     def _call_nchar(self, code: Value) -> Value:
         return self.constant(chr(self._code(code, 0xFFFF)), SqlType("nchar", 1))
 
@@ -867,12 +907,18 @@ class Compiler:
     def _window(self, call: ast.Call) -> Value:
         if not self._scope.windows:
             raise SqlError(4108, "Windowed functions can only appear in the SELECT or ORDER BY clauses.", 15)
+        if isinstance(call.arguments[0] if call.arguments else None, ast.Star) and not call.over and not call.partition:
+            kind = SqlType("int" if call.name == "COUNT" else "bigint")
+            return Value(f"CAST(count(*) OVER () AS {kind.stored})", kind, nullable=False)
         if not call.over:
             raise SqlError(4112, f"The function '{call.name}' must have an OVER clause with ORDER BY.", 15)
         partition = ", ".join(_comparable(self.value(part)) for part in call.partition)
         over = f"({'PARTITION BY ' + partition if partition else ''} ORDER BY {self._orders(call.over)})"
         if call.name == "ROW_NUMBER" and not call.arguments:
             return Value(f"row_number() OVER {over}", SqlType("bigint"), nullable=False)
+        if call.name == "NTILE" and len(call.arguments) == 1:
+            parts = self._whole(call.arguments[0], "NTILE")
+            return Value(f"ntile({parts}) OVER {over}", SqlType("bigint"), nullable=False)
         if call.name in ("LEAD", "LAG") and 1 <= len(call.arguments) <= 2:
             value = self.value(call.arguments[0])
             rows = self._whole(call.arguments[1], call.name) if len(call.arguments) == 2 else 1

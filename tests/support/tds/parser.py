@@ -135,6 +135,12 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Described:
+    sql: Any
+    alias: str
+
+
+@dataclass(frozen=True)
 class Join:
     kind: str  # INNER, LEFT, CROSS, CROSS APPLY, OUTER APPLY
     left: Any
@@ -750,6 +756,13 @@ class _Parser:
             last = self.expression()
             self.expect(")")
             return Series(first, last, self.alias(path[-1]))
+        if ".".join(path).lower() == "sys.dm_exec_describe_first_result_set" and self.accept("("):
+            sql = self.expression()
+            self.expect(",", "NULL", ",")
+            if self.integer():
+                raise refusal("browse information")
+            self.expect(")")
+            return Described(sql, self.alias(path[-1]))
         alias = self.alias(path[-1])
         if self.at("WITH", "("):
             self.expect("WITH", "(")
