@@ -34,8 +34,11 @@ ROWS = 500
 _REFUSED = frozenset((916, 102, 156, 207, 208, 209, 229, 230, 262, 297, 300, 1033, 4104, 8155, 8156))
 """Errors that another try does not mend: rights, tables, columns, syntax, and what cannot be a derived table."""
 
-_NO_ENTRY = re.compile(r"Login failed for user (?!.*(script upgrade|paused|shut))|Cannot open database", re.DOTALL)
-"""A log-in that is refused for good. The driver's number is of no use: 18456 is also that of a failed TLS handshake."""
+_NO_ENTRY = re.compile(r"error message 20018, severity 1[14]:")
+"""The server itself refuses a log-in. The number does not tell: pymssql gives that of an earlier failure, too."""
+
+_LATER = re.compile("script upgrade|paused|shut|Only administrators", re.IGNORECASE)
+"""Reasons for which a log-in fails now and not for good."""
 
 _CONTRACT = {
     "tinyint": "smallint",  # 0 to 255
@@ -257,25 +260,45 @@ class Mssql:
     def _asking(self, relation: Relation) -> Iterator[Any]:
         """A cursor of Airflow's hook; the server's refusals as our errors."""
         try:
-            with closing(self._connection.connect(self._timeout)) as connection, connection.cursor() as cursor:
+            connection = self._connection.connect(self._timeout)
+        except pymssql.Error as error:
+            raise self._no_entry(relation, error) from None
+        try:
+            with closing(connection), connection.cursor() as cursor:
                 yield cursor
         except pymssql.Error as error:
-            raise self._error(relation, *_told(error)) from None
+            number, text = _told(error)
+            raise self._error(relation, number, f"{_words(text)} (error {number})") from None
+
+    def _no_entry(self, relation: Relation, error: Exception) -> ExtractError:
+        """What became of a log-in, as an error that tells whether another try may help."""
+        at, (_, text) = self._connection, _told(error)
+        refused = _NO_ENTRY.search(text) and not _LATER.search(text)
+        # of a second refusal in one process pymssql has no words of the server
+        words = redact(_words(text.partition("DB-Lib")[0] if refused else text), self.secrets())
+        what = f"{at.host} refuses {at.user} for the database" if refused else f"no connection to {at.host} for"
+        message = f"{relation.label}: connection {self.connection}: {what} {at.database}: {words or 'Login failed'}"
+        return SourceRefusedError(message) if refused else ExtractError(message)
 
     def _error(self, relation: Relation, number: int, reason: str) -> ExtractError:
         """What the server says, as an error that tells whether another try may help."""
         message = f"{relation.label}: connection {self.connection}: {redact(reason, self.secrets())}"
-        final = number in _REFUSED or _NO_ENTRY.search(reason)
-        return SourceRefusedError(message) if final else ExtractError(message)
+        return SourceRefusedError(message) if number in _REFUSED else ExtractError(message)
 
 
 def _told(error: Exception) -> tuple[int, str]:
-    """Number and text of a server's error, as pymssql hands them on."""
+    """Number and text of an error, as pymssql hands them on."""
     given = error.args[0] if error.args and isinstance(error.args[0], tuple) else error.args
     number = given[0] if given and isinstance(given[0], int) else 0
     text = given[1] if len(given) > 1 else str(error)
-    reason = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
-    return number, f"{reason.split('DB-Lib error message')[0].strip()} (error {number})"
+    return number, text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+
+
+def _words(text: str) -> str:
+    """What the server says or, where it says nothing, the driver; in one line."""
+    server, _, driver = text.partition("DB-Lib error message")
+    driver = re.sub(r"General SQL Server error.*|(DB-Lib error message)? \d+, severity \d+:", "", driver)
+    return " ".join((server if server.strip() else driver).split())
 
 
 def _name(name: str) -> str:
