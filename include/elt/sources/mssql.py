@@ -12,7 +12,7 @@ first row as `SELECT TOP 1 * FROM (query) AS t`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -68,9 +68,6 @@ _ISO = 121
 
 _BYTES = ("binary", "varbinary", "timestamp", "image", "geometry", "geography", "hierarchyid")
 """What becomes hexadecimal digits; a `timestamp` is a rowversion, and only a binary of it becomes text."""
-
-_FIRST_YEARS = {"datetime": 1753, "smalldatetime": 1900}
-_LAST_YEARS = {"datetime": 9999, "smalldatetime": 2078}
 
 _MOMENT = re.compile(r"([\d-]{10})(?:[ T]([\d:]{5,8})(?:\.(\d+))?)? ?(Z|[+-]\d\d(?::?\d\d)?)?")
 
@@ -190,9 +187,9 @@ class Mssql:
         inside = " AND ".join(limits)
         return f"{inside} OR {name} IS NULL" if lower is None else inside
 
-    def ways(self, relation: Relation, columns: Sequence[SourceColumn | None], condition: str) -> Iterator[Way]:
+    def ways(self, relation: Relation, columns: Mapping[str, SourceColumn | None], condition: str) -> Iterator[Way]:
         """By ranges of the primary key, row by row."""
-        for column in filter(None, columns):
+        for column in filter(None, columns.values()):
             if _base(column.data_type) == "sql_variant":
                 raise SourceRefusedError(
                     f"{relation.label}: the column {column.name} is a sql_variant, whose values have types of their"
@@ -200,12 +197,13 @@ class Mssql:
                 )
         key = self._key(relation)
         if key is not None:
-            yield Way(f"in blocks of {ROWS} rows", self._by_key(relation, key, columns, condition), blocks=True)
+            yield Way(
+                f"in blocks of {ROWS} rows", self._by_key(relation, key, columns.values(), condition), blocks=True
+            )
+        none = "CONVERT(nvarchar(1), NULL)"
         values = ", ".join(
-            f"CONVERT(nvarchar(1), NULL) AS [elt__{number}]"
-            if column is None
-            else f"{_convert(_name(column.name), column)} AS {_name(column.name.lower())}"
-            for number, column in enumerate(columns)
+            f"{_convert(_name(column.name), column) if column else none} AS {_name(name)}"
+            for name, column in columns.items()
         )
         yield Way(
             "row by row",
@@ -213,7 +211,7 @@ class Mssql:
             blocks=False,
         )
 
-    def _by_key(self, relation: Relation, key: str, columns: Sequence[SourceColumn | None], condition: str) -> str:
+    def _by_key(self, relation: Relation, key: str, columns: Iterable[SourceColumn | None], condition: str) -> str:
         """Blocks of some rows each, in the order of the key; one without rows where there are none."""
         fields = ["''" if column is None else _field(column) for column in columns]
         line = " + ',' + ".join([*fields, "'1'"])
@@ -368,12 +366,10 @@ def _moment(text: str, base: str, data_type: str) -> tuple[str, str]:
     if offset:
         moment = datetime.fromisoformat(spelt + offset).astimezone(UTC)
         spelt = moment.replace(tzinfo=None).isoformat(" ")
-    if base == "datetime2":
-        return spelt, data_type
-    if not _FIRST_YEARS[base] <= int(spelt[:4]) <= _LAST_YEARS[base]:
-        return spelt, "datetime2(7)"
-    # SQL Server refuses more than three digits; a smalldatetime has none, and its conversion would round seconds
-    return (spelt[:23], data_type) if base == "datetime" else (spelt[:16], data_type)
+    if base == "datetime" and spelt >= "1753":
+        return spelt[:23], data_type  # SQL Server refuses more than three digits
+    # a smalldatetime has no seconds, so that the limit would be rounded
+    return spelt, data_type if base == "datetime2" else "datetime2(7)"
 
 
 def _where(condition: str) -> str:
