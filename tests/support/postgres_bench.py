@@ -14,7 +14,8 @@ from include.elt.connections.postgres import PostgresConnection
 from include.elt.extract import Extraction
 from include.elt.modes import Reading, Span, plan
 from include.elt.replication import Replication, Stream
-from include.elt.sources.database import DatabaseSource
+from include.elt.settings import Settings
+from include.elt.sources.database import DatabaseSource, Dialect
 from include.elt.sources.postgres import Postgres
 from include.elt.warehouse import LoadResult
 from tests.support.elt import Bench, Row, rows_of
@@ -59,8 +60,12 @@ class PostgresBench(Bench):
         stream = Stream(name=table or self.table, **given)
         replication = Replication(name="shop", file=self.root / "shop.yaml", source="shop_postgres", streams=(stream,))
         contract, values = self.contract(columns), self.settings(**settings or {})
-        source = DatabaseSource(stream, contract, values, Postgres(replace(self.connection, **other), values), self.way)
+        source = DatabaseSource(stream, contract, values, self.dialect(values, **other), self.way)
         return Extraction(replication, stream, contract, values, source)
+
+    def dialect(self, settings: Settings, **other: Any) -> Dialect:
+        """How the server is asked; `other` are fields of the connection."""
+        return Postgres(replace(self.connection, **other), settings)
 
     def read(self, columns: Mapping[str, str], reading: Reading | None = None, **what: Any) -> list[Row]:
         """Extract the table; its rows in the lake."""

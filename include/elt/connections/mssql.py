@@ -8,7 +8,6 @@ import re
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +18,7 @@ from include.elt.connections import AirflowConnection
 from include.elt.errors import SettingsError
 
 if TYPE_CHECKING:
-    from airflow.providers.microsoft.mssql.hooks.mssql import MsSqlHook
+    import pymssql
 
 ENCRYPT = ("disable", "false", "true", "strict")
 INTENTS = ("ReadWrite", "ReadOnly")
@@ -40,7 +39,7 @@ _LONGEST = 128
 _CONNECT_TIMEOUT = 30
 """Seconds."""
 
-_ENVIRONMENT = threading.RLock()
+_ENVIRONMENT = threading.Lock()
 """Held while FreeTDS is told by an environment variable where its configuration is."""
 
 
@@ -155,13 +154,12 @@ class MssqlConnection:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return {"type": "sqlserver", "url": f"sqlserver://{host}:{self.port}?{query}"}
 
-    @contextmanager
-    def hook(self, timeout: int) -> Iterator[MsSqlHook]:
-        """Airflow's hook, which asks with the same user and the same demands on TLS as Sling.
+    def connect(self, timeout: int) -> pymssql.Connection:
+        """A connection of Airflow's hook, by the same user and with the same demands on TLS as Sling's.
 
         The hook of this connection itself would hand our extras to a driver that does not know them; and the driver,
-        pymssql, can be told what certificate to demand only by FreeTDS' configuration file. Connections have to be
-        opened inside the block.
+        pymssql, can be told what certificate to demand only by FreeTDS' configuration file. One thread at a time opens
+        a connection; nobody waits for what is asked through it.
 
         Args:
             timeout: seconds a statement may take.
@@ -185,7 +183,7 @@ class MssqlConnection:
             before = os.environ.get("FREETDSCONF")
             os.environ["FREETDSCONF"] = str(configuration)
             try:
-                yield MsSqlHook(connection=connection)
+                return MsSqlHook(connection=connection).get_conn()
             finally:
                 if before is None:
                     del os.environ["FREETDSCONF"]
@@ -200,6 +198,7 @@ class MssqlConnection:
             "read_only": self.application_intent == "ReadOnly",
             "login_timeout": _CONNECT_TIMEOUT,
             "timeout": timeout,
+            "autocommit": True,
             "tds_version": "7.4",
         } | ({"encryption": encryption} if encryption else {})
 

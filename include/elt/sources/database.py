@@ -143,12 +143,12 @@ class Dialect(Protocol):
     def part(self, column: SourceColumn, lower: str | None, upper: str | None) -> str:
         """The condition of a part: from `lower` on, below `upper`; the part without a lower limit holds NULL."""
 
-    def ways(self, relation: Relation, columns: Sequence[SourceColumn | None], condition: str) -> Iterator[Way]:
+    def ways(self, relation: Relation, columns: Mapping[str, SourceColumn | None], condition: str) -> Iterator[Way]:
         """Ways to read the rows that fit a condition, the best one first and row by row as the last.
 
         Args:
             relation: what is read.
-            columns: the wanted columns in order; None is read as NULL.
+            columns: the wanted columns in order, by the name they are to have; None is read as NULL.
             condition: SQL condition, `""` for all rows.
         """
 
@@ -310,7 +310,7 @@ class DatabaseSource:
         last_way: bool = False,
     ) -> _Text:
         """Let one Sling process write rows as text, in the best way that works."""
-        ways = list(self.dialect.ways(relation, columns, condition))
+        ways = list(self.dialect.ways(relation, dict(zip(header, columns, strict=True)), condition))
         if self.way is not None:
             ways = [ways[self.way]]
         for way in ways[-1:] if last_way else ways:

@@ -8,7 +8,7 @@ characters while they are read; the server holds those in its own `work_mem`, an
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -112,7 +112,7 @@ class Postgres:
             return Relation(stream.label, table, table, stream.where)
         condition, value = "TRUE", "NULL"
         if window is not None and window.upper is not None:
-            condition = self.within(SourceColumn(window.column, "", ""), window)
+            condition = f"({self.within(SourceColumn(window.column, '', ''), window)})"
             value = "NULL" if window.lower is None else literal(window.lower)
         sql = stream.sql.strip().rstrip(";").replace("{incremental_where_cond}", condition)
         return Relation(stream.label, f"({sql.replace('{incremental_value}', value)}) AS q", None, stream.where)
@@ -173,17 +173,18 @@ class Postgres:
         inside = " AND ".join(limits)
         return f"{inside} OR {name} IS NULL" if lower is None else inside
 
-    def ways(self, relation: Relation, columns: Sequence[SourceColumn | None], condition: str) -> Iterator[Way]:
+    def ways(self, relation: Relation, columns: Mapping[str, SourceColumn | None], condition: str) -> Iterator[Way]:
         """By pages, in groups, row by row."""
-        texts = ["NULL" if column is None else f"{quoted(column.name)}::text" for column in columns]
-        line = _line(columns)
+        line = _line(columns.values())
         version, pages = self._pages_per_block(relation, condition)
         if pages:
             yield Way(f"in blocks of {pages} pages", self._by_pages(relation, line, condition, pages), blocks=True)
         if version >= 110000:  # sha256()
             yield Way("in blocks", self._in_groups(relation, line, condition), blocks=True)
-        names = ["NULL" if column is None else column.name.lower() for column in columns]
-        values = ", ".join(f"{text} AS {quoted(name)}" for text, name in zip(texts, names, strict=True))
+        values = ", ".join(
+            f"{'NULL' if column is None else quoted(column.name)}::text AS {quoted(name)}"
+            for name, column in columns.items()
+        )
         yield Way(
             "row by row",
             f'SELECT {values}, count(*) OVER () AS "{COUNT}" FROM {relation.sql}{_where(condition)}',
@@ -297,7 +298,7 @@ def _column(described: psycopg.Column) -> SourceColumn:
     return SourceColumn(described.name, shown, contract)
 
 
-def _line(columns: Sequence[SourceColumn | None]) -> str:
+def _line(columns: Iterable[SourceColumn | None]) -> str:
     """A line of CSV; an empty field is NULL, and one with quotes is a text. OFFSET 0 behind it has it made once."""
     fields = ["''" if column is None else _field(column) for column in columns]
     return " || ',' || ".join([*fields, "'1'"])

@@ -60,7 +60,7 @@ class Standin:
     @property
     def statements(self) -> list[str]:
         """The statements of clients, in their order."""
-        return [entry.sql for entry in self.journal if entry.kind in ("batch", "rpc")]
+        return [entry.sql for entry in self.journal if entry.kind == "batch"]
 
     @property
     def arguments(self) -> dict[str, Any]:

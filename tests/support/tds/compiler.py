@@ -88,16 +88,12 @@ class TableColumn:
         type: as declared.
         physical: its name in DuckDB.
         nullable: whether NULL may be put into it.
-        default: DuckDB's SQL for what is put into it when nothing is said.
-        identity: whether SQL Server numbers it.
     """
 
     name: str
     type: SqlType
     physical: str
     nullable: bool = True
-    default: str = "NULL"
-    identity: bool = False
 
 
 @dataclass
@@ -170,6 +166,23 @@ class _Scope:
     aggregates: bool = False
 
 
+_NAME = SqlType("nvarchar", 256, collation="catalogue")
+_DESCRIBED = [
+    Output(name, kind, f"c{place}")
+    for place, (name, kind) in enumerate(
+        {
+            "column_ordinal": SqlType("int"),
+            "name": _NAME,
+            "is_nullable": SqlType("bit"),
+            "system_type_name": _NAME,
+            "user_type_name": _NAME,
+            "error_number": SqlType("int"),
+            "error_message": SqlType("nvarchar", 4000),
+        }.items()
+    )
+]
+_DESCRIBED_NAMES = ", ".join(output.physical for output in _DESCRIBED)
+
 _ORDERED = {"<": "<", "<=": "<=", ">": ">", ">=": ">="}
 
 
@@ -183,7 +196,6 @@ class Compiler:
     def __init__(self, context: Context) -> None:
         self.context = context
         self._count = 0
-        self._named: dict[str, ast.Query] = {}
         self._scope = _Scope(None)
 
     # -- queries
@@ -195,19 +207,17 @@ class Compiler:
             query: the query.
             derived: alias under which it is a table of another query, where more rules hold.
         """
-        outer, before = self._scope, dict(self._named)
+        outer = self._scope
         scope = self._scope = _Scope(outer)
         try:
-            for name, subquery in query.named:
-                self._named[name.lower()] = subquery
             source = self._source(query.source) if query.source else ""
             return self._select(query, scope, source, derived)
         finally:
-            self._scope, self._named = outer, before
+            self._scope = outer
 
     def _select(self, query: ast.Query, scope: _Scope, source: str, derived: str) -> tuple[str, list[Output]]:
         where = self._condition(query.where) if query.where else ""
-        if query.groups or query.having or any(_aggregates(item) for item, _ in query.items):
+        if query.groups or any(_aggregates(item) for item, _ in query.items):
             scope.groups = []
             for group in query.groups:
                 if not isinstance(group, ast.Column):
@@ -227,25 +237,20 @@ class Compiler:
                 outputs.append(Output(name, kind, physical, value.nullable, value.known, value.constant))
         if derived:
             self._named_once(derived, outputs)
-            if query.option:
-                raise SqlError(156, "Incorrect syntax near the keyword 'option'.", 15)
-            if query.orders and query.top is None and query.offset is None:
+            if query.orders and query.top is None:
                 raise SqlError(
                     1033,
                     "The ORDER BY clause is invalid in views, inline functions, derived tables, subqueries, and common"
                     " table expressions, unless TOP, OFFSET or FOR XML is also specified.",
                     15,
                 )
-        having = f" HAVING {self._condition(query.having)}" if query.having else ""
         orders = self._orders(query.orders, items, outputs) if query.orders else ""
         columns = ", ".join(f"{sql} AS {output.physical}" for sql, output in zip(items, outputs, strict=True))
-        sql = f"SELECT {'DISTINCT ' if query.distinct else ''}{columns}"
-        if query.distinct and any(not _hashable(output.type) for output in outputs):
-            raise refusal("DISTINCT of text, datetimeoffset or binary")
+        sql = f"SELECT {columns}"
         sql += f" FROM {source}" if source else ""
         sql += f" WHERE {where}" if where else ""
         sql += f" GROUP BY {', '.join(scope.groups)}" if query.groups and scope.groups else ""
-        sql += having + (f" ORDER BY {orders}" if orders else "") + self._limit(query)
+        sql += (f" ORDER BY {orders}" if orders else "") + self._limit(query)
         return sql, outputs
 
     def _item(self, expression: Any, alias: str) -> Iterator[tuple[str, Value]]:
@@ -295,19 +300,7 @@ class Compiler:
         return ", ".join(parts)
 
     def _limit(self, query: ast.Query) -> str:
-        if query.top is not None and query.offset is not None:
-            raise SqlError(10741, "A TOP can not be used in the same query or sub-query as a OFFSET.")
-        if query.top is not None:
-            rows = self._whole(query.top, "TOP")
-            if query.percent and rows != 100:
-                raise refusal("TOP … PERCENT of anything but 100")
-            return "" if query.percent else f" LIMIT {rows}"
-        sql = ""
-        if query.fetch is not None:
-            sql += f" LIMIT {self._whole(query.fetch, 'FETCH')}"
-        if query.offset is not None:
-            sql += f" OFFSET {self._whole(query.offset, 'OFFSET')}"
-        return sql
+        return f" LIMIT {self._whole(query.top, 'TOP')}" if query.top is not None else ""
 
     def _whole(self, expression: Any, what: str) -> int:
         value = self.value(expression)
@@ -327,17 +320,11 @@ class Compiler:
             kind = SqlType("int" if max(first, last) < 2**31 else "bigint")
             self._add(source.alias, "", physical, [Output("value", kind, "c0", nullable=False)])
             return f"(SELECT CAST(n AS {kind.stored}) AS c0 FROM range({first}, {last + 1}) AS r(n)) AS {physical}"
+        if isinstance(source, ast.Described):
+            self._add(source.alias, "", physical, _DESCRIBED)
+            return f"(VALUES {', '.join(self._description(self.value(source.sql)))}) AS {physical}({_DESCRIBED_NAMES})"
         if isinstance(source, ast.Derived):
             sql, outputs = self._apart(source.query, source.alias)
-            self._add(source.alias, "", physical, outputs)
-            return f"({sql}) AS {physical}"
-        if len(source.path) == 1 and (named := self._named.get(source.path[0].lower())):
-            own = {name: query for name, query in self._named.items() if query is not named}
-            self._named, before = own, self._named
-            try:
-                sql, outputs = self._apart(named, source.path[0])
-            finally:
-                self._named = before
             self._add(source.alias, "", physical, outputs)
             return f"({sql}) AS {physical}"
         table = self.context.table(source.path)
@@ -353,6 +340,20 @@ class Compiler:
             text = f"{table.physical} AS {physical}"
         self._add(source.alias, table.schema, physical, outputs)
         return text
+
+    def _description(self, statement: Value) -> Iterator[str]:
+        """Rows of sys.dm_exec_describe_first_result_set."""
+        rows: list[tuple[Any, ...]]
+        try:
+            [query] = ast.parse(statement.constant)
+            _, outputs = Compiler(self.context).query(query)
+            rows = [(place, out.name, out.nullable, str(out.type)) for place, out in enumerate(outputs, 1)]
+            rows = [(*row, None, None, None) for row in rows]
+        except SqlError as error:
+            rows = [(0, None, None, None, None, error.number, str(error))]
+        for row in rows:
+            values = (literal(value, out.type) for value, out in zip(row, _DESCRIBED, strict=True))
+            yield f"({', '.join(values)})"
 
     def _apart(self, query: ast.Query, alias: str) -> tuple[str, list[Output]]:
         """A derived table, which sees nothing of the tables beside it."""
@@ -374,8 +375,7 @@ class Compiler:
         physical = f"s{self._count}"
         sql, outputs = self.query(join.right.query, join.right.alias)
         self._add(join.right.alias, "", physical, outputs)
-        kind = "LEFT" if join.kind.startswith("OUTER") else "INNER"
-        return f"{left} {kind} JOIN LATERAL ({sql}) AS {physical} ON true"
+        return f"{left} INNER JOIN LATERAL ({sql}) AS {physical} ON true"
 
     def _add(self, alias: str, schema: str, physical: str, columns: list[Output]) -> None:
         if any(source.alias.lower() == alias.lower() for source in self._scope.sources):
@@ -438,12 +438,6 @@ class Compiler:
             return self._comparison(expression.operator, self.value(expression.left), self.value(expression.right))
         if isinstance(expression, ast.IsNull):
             return f"({self.value(expression.operand).sql} IS {'NOT ' if expression.negated else ''}NULL)"
-        if isinstance(expression, ast.Among):
-            return self._among(expression)
-        if isinstance(expression, ast.Exists):
-            return f"EXISTS ({self.query(expression.query)[0]})"
-        if isinstance(expression, ast.Like):
-            return self._like(expression)
         raise SqlError(
             4145, "An expression of non-boolean type specified in a context where a condition is expected.", 15
         )
@@ -468,32 +462,6 @@ class Compiler:
         key = _comparable if operator in ("=", "<>") else _sortable
         return f"({key(left)} {operator} {key(right)})"
 
-    def _among(self, expression: ast.Among) -> str:
-        operand = self.value(expression.operand)
-        if isinstance(expression.items[0], ast.Query):
-            sql, outputs = self.query(expression.items[0])
-            if len(outputs) != 1 or outputs[0].type != operand.type or not _hashable(outputs[0].type):
-                raise refusal("IN (SELECT …) of text, or of another type")
-            return f"({operand.sql} {'NOT ' if expression.negated else ''}IN ({sql}))"
-        parts = [self._comparison("=", operand, self.value(item)) for item in expression.items]
-        return f"({'NOT ' if expression.negated else ''}({' OR '.join(parts)}))"
-
-    def _like(self, expression: ast.Like) -> str:
-        operand, pattern = self.value(expression.operand), self.value(expression.pattern)
-        if (
-            operand.type is None
-            or not operand.type.is_text
-            or not pattern.known
-            or not isinstance(pattern.constant, str)
-        ):
-            raise refusal("LIKE of anything but text and a constant pattern")
-        if set("[]\\") & set(pattern.constant) or not pattern.constant.isascii() or pattern.constant.endswith(" "):
-            raise refusal("LIKE with brackets, backslashes, other than ASCII or a space at the end")
-        negated = "NOT " if expression.negated else ""
-        if operand.type.collation == "binary":
-            return f"({operand.sql} {negated}LIKE {pattern.sql})"
-        return f"(tds_equal({operand.sql}) {negated}LIKE lower({pattern.sql}))"
-
     # -- values
 
     def value(self, expression: Any, inside: str = "") -> Value:
@@ -514,7 +482,6 @@ class Compiler:
             ast.Convert: self._convert,
             ast.Collate: lambda it: _collated(self.value(it.operand), it.collation),
             ast.Call: self._call,
-            ast.Scalar: self._scalar,
         }
         reader = readers.get(type(expression))
         if reader is None:
@@ -565,18 +532,10 @@ class Compiler:
         whens = " ".join(f"WHEN {test} THEN {sql}" for test, sql in zip(tests, sqls[:-1], strict=True))
         return Value(f"CASE {whens} ELSE {sqls[-1]} END", kind, nullable=any(value.nullable for value in values))
 
-    def _scalar(self, expression: ast.Scalar) -> Value:
-        if self._scope.inside:
-            raise SqlError(130, "Cannot perform an aggregate function on an expression containing a subquery.")
-        sql, outputs = self.query(expression.query)
-        if len(outputs) != 1:
-            raise SqlError(116, "Only one expression can be specified in the select list of a subquery.")
-        return Value(f"({sql})", outputs[0].type)
-
     # -- conversions
 
     def _convert(self, expression: ast.Convert) -> Value:
-        operand, kind = self._of_server(expression) or self.value(expression.operand), expression.type
+        operand, kind = self.value(expression.operand), expression.type
         if operand.type is None:
             return Value(f"CAST(NULL AS {kind.stored})", kind, known=True)
         if kind.is_text and not operand.type.is_text:
@@ -587,17 +546,6 @@ class Compiler:
         if kind.is_text:
             return self._cut(operand, kind)
         return self.converted(operand, kind)
-
-    def _of_server(self, expression: ast.Convert) -> Value | None:
-        """SERVERPROPERTY is a sql_variant, which only a conversion makes something of."""
-        call = expression.operand
-        if not isinstance(call, ast.Call) or call.name != "SERVERPROPERTY":
-            return None
-        name = self.value(call.arguments[0]).constant
-        found = self.context.function(f"SERVERPROPERTY {str(name).upper()}")
-        if found is None:
-            raise refusal(f"SERVERPROPERTY({name!r})")
-        return self.constant(*found)
 
     @staticmethod
     def _cut(value: Value, kind: SqlType) -> Value:
@@ -709,10 +657,8 @@ class Compiler:
     def _call(self, call: ast.Call) -> Value:
         if call.over is not None:
             return self._window(call)
-        if call.name in ("COUNT", "COUNT_BIG", "MIN", "MAX", "SUM", "STRING_AGG"):
+        if call.name in ("COUNT", "COUNT_BIG", "MIN", "MAX", "STRING_AGG"):
             return self._aggregate(call)
-        if call.name == "DATEADD" and len(call.arguments) == 3:
-            return self._dateadd(call)
         found = self.context.function(call.name) if not call.arguments else None
         if found is not None:
             return self.constant(*found)
@@ -749,8 +695,11 @@ class Compiler:
             )
         return Value(f"replace({value.sql}, {old.sql}, {new.sql})", value.type, nullable=value.nullable)
 
-    def _call_nchar(self, code: Value) -> Value:
-        return self.constant(chr(self._code(code, 0xFFFF)), SqlType("nchar", 1))
+    def _call_stuff(self, value: Value, start: Value, length: Value, new: Value) -> Value:
+        if value.type is None or value.type.length != MAX or (length.constant, new.constant) != (1, ""):
+            raise refusal("STUFF but for taking one character out of (max)")
+        sql = f"(left({value.sql}, {start.sql} - 1) || substr({value.sql}, {start.sql} + 1))"
+        return Value(sql, value.type, nullable=value.nullable)
 
     def _call_char(self, code: Value) -> Value:
         return self.constant(bytes([self._code(code, 255)]).decode("cp1252"), SqlType("char", 1))
@@ -767,13 +716,6 @@ class Compiler:
         kind = SqlType("bigint" if value.type.length == MAX else "int")
         return Value(f"CAST(tds_units(rtrim({value.sql}, ' ')) AS {kind.stored})", kind, nullable=value.nullable)
 
-    def _call_datalength(self, value: Value) -> Value:
-        if value.type is None or not (value.type.is_text or value.type.name in BINARIES):
-            raise refusal(f"DATALENGTH of {value.type}")
-        kind = SqlType("bigint" if value.type.length == MAX else "int")
-        size = f"tds_units({value.sql})" if value.type.is_text else f"octet_length({value.sql})"
-        return Value(f"CAST({size} * {1 + value.type.is_wide} AS {kind.stored})", kind, nullable=value.nullable)
-
     def _call_hashbytes(self, algorithm: Value, value: Value) -> Value:
         name = str(algorithm.constant).upper()
         if name not in ("SHA2_256", "SHA2_512", "SHA1", "MD5") or value.type is None:
@@ -782,23 +724,6 @@ class Compiler:
             raise SqlError(8116, f"Argument data type {value.type} is invalid for argument 2 of hashbytes function.")
         of = "wide" if value.type.is_wide else "narrow" if value.type.is_text else "binary"
         return Value(f"tds_hash_{of}('{name}', {value.sql})", SqlType("varbinary", 8000))
-
-    def _dateadd(self, call: ast.Call) -> Value:
-        units = {
-            "DAY": DAY,
-            "HOUR": 3600 * SECOND,
-            "MINUTE": 60 * SECOND,
-            "SECOND": SECOND,
-            "MILLISECOND": SECOND // 1000,
-        }
-        part, number, at = call.arguments
-        unit = units.get(part.path[0].upper()) if isinstance(part, ast.Column) else None
-        rows, start = self.value(number), self.value(at)
-        whole = rows.type is not None and rows.type.name in INTEGERS
-        fits = start.type is not None and (start.type.name == "datetime2" or (start.type.name, unit) == ("date", DAY))
-        if not unit or not whole or not fits or (start.type and start.type.scale in (1, 2) and unit < SECOND):
-            raise refusal("DATEADD of anything but whole units to a datetime2, or days to a date")
-        return Value(f"({start.sql} + CAST({rows.sql} AS BIGINT) * {unit})", start.type)
 
     def _aggregate(self, call: ast.Call) -> Value:
         if self._scope.inside:
@@ -825,8 +750,6 @@ class Compiler:
             return Value(f"CAST(count({distinct}{value.sql}) AS {kind.stored})", kind, nullable=False)
         if distinct:
             raise refusal(f"{name}(DISTINCT …)")
-        if name == "SUM":
-            return self._sum(value, of)
         if of.name == "bit":
             raise SqlError(8117, f"Operand data type bit is invalid for {name.lower()} operator.")
         which = name.lower()
@@ -834,20 +757,6 @@ class Compiler:
             return Value(f"arg_{which}({value.sql}, tds_guid({value.sql}))", of)
         _sortable(value)
         return Value(f"{which}({value.sql})", of)
-
-    @staticmethod
-    def _sum(value: Value, of: SqlType) -> Value:
-        kinds = {
-            **dict.fromkeys(("tinyint", "smallint", "int"), SqlType("int")),
-            "bigint": SqlType("bigint"),
-            "money": SqlType("money"),
-            "smallmoney": SqlType("money"),
-            **dict.fromkeys(APPROXIMATE, SqlType("float")),
-            "decimal": SqlType("decimal", precision=38, scale=of.scale),
-        }
-        if of.name not in kinds:
-            raise SqlError(8117, f"Operand data type {of} is invalid for sum operator.")
-        return Value(f"CAST(sum({value.sql}) AS {kinds[of.name].stored})", kinds[of.name])
 
     def _string_agg(self, call: ast.Call) -> Value:
         if len(call.arguments) != 2 or call.distinct:
@@ -867,16 +776,20 @@ class Compiler:
     def _window(self, call: ast.Call) -> Value:
         if not self._scope.windows:
             raise SqlError(4108, "Windowed functions can only appear in the SELECT or ORDER BY clauses.", 15)
+        if isinstance(call.arguments[0] if call.arguments else None, ast.Star) and not call.over:
+            kind = SqlType("int" if call.name == "COUNT" else "bigint")
+            return Value(f"CAST(count(*) OVER () AS {kind.stored})", kind, nullable=False)
         if not call.over:
             raise SqlError(4112, f"The function '{call.name}' must have an OVER clause with ORDER BY.", 15)
-        partition = ", ".join(_comparable(self.value(part)) for part in call.partition)
-        over = f"({'PARTITION BY ' + partition if partition else ''} ORDER BY {self._orders(call.over)})"
+        over = f"(ORDER BY {self._orders(call.over)})"
         if call.name == "ROW_NUMBER" and not call.arguments:
             return Value(f"row_number() OVER {over}", SqlType("bigint"), nullable=False)
-        if call.name in ("LEAD", "LAG") and 1 <= len(call.arguments) <= 2:
+        if call.name == "NTILE" and len(call.arguments) == 1:
+            parts = self._whole(call.arguments[0], "NTILE")
+            return Value(f"ntile({parts}) OVER {over}", SqlType("bigint"), nullable=False)
+        if call.name == "LEAD" and len(call.arguments) == 1:
             value = self.value(call.arguments[0])
-            rows = self._whole(call.arguments[1], call.name) if len(call.arguments) == 2 else 1
-            return Value(f"{call.name.lower()}({value.sql}, {rows}) OVER {over}", value.type)
+            return Value(f"lead({value.sql}) OVER {over}", value.type)
         raise refusal(f"the window function {call.name}")
 
     # -- changes
@@ -884,14 +797,10 @@ class Compiler:
     def insert(self, statement: ast.Insert) -> str:
         """INSERT as DuckDB's SQL."""
         table = self._changeable(statement.table)
-        targets = [table.column(name) for name in statement.columns] or [c for c in table.columns if not c.identity]
-        if any(column.identity for column in targets):
-            raise SqlError(544, f"Cannot insert explicit value for identity column in table '{table.name}'.")
+        targets = [table.column(name) for name in statement.columns] or table.columns
         rest = [column for column in table.columns if column not in targets]
         defaults = [
-            f"tds_not_null({column.default}, '{column.name}')"
-            if not (column.nullable or column.identity)
-            else column.default
+            "NULL" if column.nullable else f"tds_not_null(CAST(NULL AS {column.type.stored}), '{column.name}')"
             for column in rest
         ]
         if statement.query is None:
@@ -931,10 +840,6 @@ class Compiler:
         where = f" WHERE {self._condition(statement.where)}" if statement.where else ""
         return f"DELETE FROM {table.physical} AS {source.physical}{where}"
 
-    def test(self, condition: Any) -> str:
-        """A query that tells whether a condition holds."""
-        return f"SELECT {self._condition(condition)}"
-
     def _changeable(self, path: tuple[str, ...]) -> Table:
         table = self.context.table(path)
         if table.query is not None or table.system:
@@ -945,7 +850,7 @@ class Compiler:
 def _aggregates(expression: Any) -> bool:
     """Whether an expression has an aggregate of its own query."""
     if isinstance(expression, ast.Call) and expression.over is None:
-        if expression.name in ("COUNT", "COUNT_BIG", "MIN", "MAX", "SUM", "STRING_AGG"):
+        if expression.name in ("COUNT", "COUNT_BIG", "MIN", "MAX", "STRING_AGG"):
             return True
         return any(map(_aggregates, expression.arguments))
     if isinstance(expression, ast.Case):

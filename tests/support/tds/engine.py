@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime, time
 from decimal import Decimal
 from time import sleep
 from typing import Any
@@ -19,7 +19,6 @@ from tests.support.tds import parser as ast
 from tests.support.tds.compiler import MACROS, Compiler, Output, Table, TableColumn, literal
 from tests.support.tds.errors import SqlError, refusal
 from tests.support.tds.types import (
-    DAY,
     INTEGERS,
     MAX,
     SqlType,
@@ -143,9 +142,8 @@ class Database:
             rows["TABLES"].append((*where, "VIEW" if table.query else "BASE TABLE"))
             for place, column in enumerate(table.columns, 1):
                 name, *rest = _described(column.type)
-                default = None if column.default == "NULL" or column.identity else f"({column.default})"
                 nullable = "YES" if column.nullable else "NO"
-                rows["COLUMNS"].append((*where, column.name, place, default, nullable, name, *rest))
+                rows["COLUMNS"].append((*where, column.name, place, None, nullable, name, *rest))
             for key in table.keys:
                 constraint = (self.name, table.schema, key.name)
                 kind = "PRIMARY KEY" if key.primary else "UNIQUE"
@@ -184,29 +182,19 @@ class Session:
         self.spid = spid
         self.wait = wait
         self.duck = database.duck.cursor()
-        self.transactions = 0
         self.counted = 0
         self.silent = False
-        self._broken = False
-        self._variables: Mapping[str, tuple[SqlType, Any]] = {}
 
     def close(self) -> None:
-        """Roll back what is open."""
-        if self.transactions:
-            self.transaction("rollback")
+        """Forget the connection."""
         self.duck.close()
 
-    def batch(self, sql: str, variables: Mapping[str, tuple[SqlType, Any]] | None = None) -> Iterator[Result]:
+    def batch(self, sql: str) -> Iterator[Result]:
         """Run the statements of a batch; each result has to be read to its end before the next.
-
-        Args:
-            sql: T-SQL.
-            variables: what `@name` stands for.
 
         Raises:
             SqlError: a statement fails, or is outside the subset.
         """
-        self._variables = variables or {}
         for statement in ast.parse(sql):
             yield from self._run(statement)
 
@@ -221,43 +209,16 @@ class Session:
         return table
 
     def variable(self, name: str) -> tuple[Any, SqlType]:
-        known: dict[str, tuple[Any, SqlType]] = {
-            "@@version": (VERSION, SqlType("nvarchar", 300)),
-            "@@trancount": (self.transactions, _INT),
-            "@@rowcount": (self.counted, _INT),
-            "@@spid": (self.spid, SqlType("smallint")),
-            "@@servername": ("STANDIN", SqlType("nvarchar", 128)),
-            "@@language": ("us_english", SqlType("nvarchar", 128)),
-        }
-        if name in known:
-            return known[name]
-        if name.lstrip("@") not in self._variables:
+        if name != "@@version":
             raise SqlError(137, f'Must declare the scalar variable "{name}".', 15)
-        kind, value = self._variables[name.lstrip("@")]
-        return value, kind
+        return VERSION, SqlType("nvarchar", 300)
 
     def function(self, name: str) -> tuple[Any, SqlType] | None:
-        now, text = datetime.now(UTC).replace(tzinfo=None), SqlType("nvarchar", 128)
-        ticks = (now.toordinal() - 1) * DAY + int((now - datetime.combine(now, time())).total_seconds() * 10**7)
-        precise, coarse = SqlType("datetime2", scale=7), SqlType("datetime")
-        known: dict[str, tuple[Any, SqlType]] = {
-            "DB_NAME": (self.database.name, text),
-            "SCHEMA_NAME": ("dbo", text),
-            "SUSER_SNAME": (self.user, text),
-            "ORIGINAL_LOGIN": (self.user, text),
-            "SYSUTCDATETIME": (ticks, precise),
-            "GETUTCDATE": (as_moment(ticks, coarse), coarse),
-            "SERVERPROPERTY PRODUCTVERSION": (PRODUCT, text),
-            "SERVERPROPERTY EDITION": ("TDS stand-in", text),
-            "SERVERPROPERTY COLLATION": ("SQL_Latin1_General_CP1_CI_AS", text),
-        }
-        return known.get(name)
+        return (self.database.name, SqlType("nvarchar", 128)) if name == "DB_NAME" else None
 
     # -- statements
 
     def _run(self, statement: Any) -> Iterator[Result]:
-        if self._broken and not isinstance(statement, ast.Transaction | ast.If):
-            raise refusal("a statement after an error inside a transaction, which DuckDB gives up")
         if isinstance(statement, ast.Query):
             yield self._select(statement)
         elif isinstance(statement, ast.Insert | ast.Update | ast.Delete):
@@ -270,13 +231,6 @@ class Session:
                 sql = compiler.delete(statement)
             [(self.counted,)] = self._ask(sql).fetchall()
             yield Result(count=None if self.silent else self.counted)
-        elif isinstance(statement, ast.Transaction):
-            self.transaction(statement.what)
-            yield Result()
-        elif isinstance(statement, ast.If):
-            # After an error only what ends the transaction is let through, and that is what an IF may hold.
-            if self._broken or self.duck.execute(Compiler(self).test(statement.condition)).fetchall() == [(True,)]:
-                yield from self._run(statement.then)
         elif isinstance(statement, ast.SetOption):
             if statement.name.startswith("TEXTSIZE") and int(statement.name.split()[-1]) not in (-1, 2147483647):
                 raise refusal(f"SET {statement.name}, which cuts values")
@@ -291,29 +245,10 @@ class Session:
                 raise SqlError(911, f"Database '{statement.database}' does not exist.")
             yield Result()
         else:
-            if self.transactions:
-                raise refusal("a definition inside a transaction")
             with self.database.lock:
                 self._define(statement)
                 self.database.describe()
             yield Result()
-
-    def transaction(self, what: str) -> None:
-        """Begin, commit or roll back."""
-        if what == "begin":
-            if not self.transactions:
-                self.duck.begin()
-            self.transactions += 1
-            return
-        if not self.transactions:
-            number = 3902 if what == "commit" else 3903
-            raise SqlError(number, f"The {what.upper()} TRANSACTION request has no corresponding BEGIN TRANSACTION.")
-        if what == "commit" and self._broken:
-            raise refusal("COMMIT after an error inside a transaction, which DuckDB gives up")
-        self.transactions = self.transactions - 1 if what == "commit" else 0
-        if not self.transactions:
-            self._broken = False
-            _ = self.duck.commit() if what == "commit" else self.duck.rollback()
 
     def _select(self, query: ast.Query) -> Result:
         sql, columns = Compiler(self).query(query)
@@ -336,23 +271,13 @@ class Session:
         try:
             return work()
         except duckdb.Error as error:
-            self._broken = bool(self.transactions)
             raise _translated(error) from error
 
     def _define(self, statement: Any) -> None:
-        database = self.database
-        if isinstance(statement, ast.CreateSchema):
-            if statement.name.lower() in database.schemas:
-                raise SqlError(2714, f"There is already an object named '{statement.name}' in the database.")
-            database.schemas[statement.name.lower()] = statement.name
-        elif isinstance(statement, ast.CreateTable | ast.CreateView):
+        if isinstance(statement, ast.CreateTable | ast.CreateView):
             self._create(statement)
-        elif isinstance(statement, ast.CreateIndex):
-            self._index(self.table(statement.table), statement.columns, statement.unique)
         elif isinstance(statement, ast.AlterTable):
             self._alter(statement)
-        elif isinstance(statement, ast.Truncate):
-            self.duck.execute(f"DELETE FROM {self.table(statement.table).physical}")
         elif isinstance(statement, ast.Drop):
             self._drop(statement)
         else:
@@ -380,22 +305,14 @@ class Session:
         table = Table(schema, name, physical, columns)
         self.database.add(table)
         for key in statement.keys:
-            self._index(table, key.columns, unique=True)
+            self._index(table, key.columns)
             table.keys.append(key)
 
     def _column(self, column: ast.NewColumn, physical: str, nullable: bool) -> TableColumn:
-        default = "NULL"
-        if column.identity:
-            first, step = column.identity
-            self.duck.execute(f"CREATE SEQUENCE {physical}_numbers START {first} INCREMENT {step}")
-            default = f"nextval('{physical}_numbers')"
-        elif column.default is not None:
-            value = Compiler(self).value(column.default)
-            default = Compiler(self).assigned(value, TableColumn(column.name, column.type, physical))
         kept = nullable and column.nullable
-        return TableColumn(column.name, column.type, physical, kept, default, bool(column.identity))
+        return TableColumn(column.name, column.type, physical, kept)
 
-    def _index(self, table: Table, names: Sequence[str], unique: bool) -> None:
+    def _index(self, table: Table, names: Sequence[str]) -> None:
         columns = [table.column(name) for name in names]
         if any(column.type.name == "datetimeoffset" for column in columns):
             raise refusal("an index on datetimeoffset")
@@ -406,39 +323,19 @@ class Session:
             for column in columns
         ]
         name = f"{table.physical}_{'_'.join(column.physical for column in columns)}"
-        if unique:
-            self.duck.execute(f"CREATE UNIQUE INDEX IF NOT EXISTS {name} ON {table.physical} ({', '.join(parts)})")
+        self.duck.execute(f"CREATE UNIQUE INDEX IF NOT EXISTS {name} ON {table.physical} ({', '.join(parts)})")
 
     def _alter(self, statement: ast.AlterTable) -> None:
         table = self.table(statement.table)
-        if statement.add is not None:
-            column = self._column(statement.add, f"{table.physical}_c{self.database.physical()}", nullable=True)
-            if any(column.name.lower() == each.name.lower() for each in table.columns):
-                raise SqlError(2705, f"Column names in each table must be unique. Column name '{column.name}'.")
-            if not column.nullable and column.default == "NULL":
-                raise SqlError(
-                    4901, "ALTER TABLE only allows columns to be added that can contain nulls, or have a default."
-                )
-            filled = column.default if not column.nullable else "NULL"
-            self.duck.execute(
-                f"ALTER TABLE {table.physical} ADD COLUMN {column.physical} {column.type.stored} DEFAULT {filled}"
-            )
-            table.columns.append(column)
-            return
-        column = table.column(statement.drop)
-        if any(column.name.lower() in map(str.lower, key.columns) for key in table.keys):
-            raise SqlError(
-                4922, f"ALTER TABLE DROP COLUMN {column.name} failed because one or more objects access this column."
-            )
-        if table.keys:
-            raise refusal("ALTER TABLE … DROP COLUMN of a table with a key")
-        self.duck.execute(f"ALTER TABLE {table.physical} DROP COLUMN {column.physical}")
-        table.columns.remove(column)
+        column = self._column(statement.add, f"{table.physical}_c{self.database.physical()}", nullable=True)
+        if any(column.name.lower() == each.name.lower() for each in table.columns):
+            raise SqlError(2705, f"Column names in each table must be unique. Column name '{column.name}'.")
+        if not column.nullable:
+            raise SqlError(4901, "ALTER TABLE only allows columns to be added that can contain nulls.")
+        self.duck.execute(f"ALTER TABLE {table.physical} ADD COLUMN {column.physical} {column.type.stored}")
+        table.columns.append(column)
 
     def _drop(self, statement: ast.Drop) -> None:
-        if statement.kind == "SCHEMA":
-            self.database.schemas.pop(statement.path[0].lower(), None)
-            return
         try:
             table = self.table(statement.path)
         except SqlError:
@@ -456,18 +353,17 @@ class Session:
     def insert(self, table_name: str, rows: Sequence[Sequence[Any]]) -> None:
         """Put Python values into a table, as SQL Server would store them."""
         table = self.table(tuple(table_name.split(".")))
-        columns = [column for column in table.columns if not column.identity]
         for start in range(0, len(rows), 500):
             lines = [
                 "("
                 + ", ".join(
                     literal(_stored(value, column.type), column.type)
-                    for value, column in zip(row, columns, strict=True)
+                    for value, column in zip(row, table.columns, strict=True)
                 )
                 + ")"
                 for row in rows[start : start + 500]
             ]
-            names = ", ".join(column.physical for column in columns)
+            names = ", ".join(column.physical for column in table.columns)
             self._ask(f"INSERT INTO {table.physical} ({names}) VALUES {', '.join(lines)}")
 
 

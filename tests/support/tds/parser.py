@@ -54,25 +54,6 @@ class IsNull:
 
 
 @dataclass(frozen=True)
-class Among:
-    operand: Any
-    items: tuple[Any, ...]  # expressions, or one Query
-    negated: bool
-
-
-@dataclass(frozen=True)
-class Like:
-    operand: Any
-    pattern: Any
-    negated: bool
-
-
-@dataclass(frozen=True)
-class Exists:
-    query: Query
-
-
-@dataclass(frozen=True)
 class Case:
     whens: tuple[tuple[Any, Any], ...]
     otherwise: Any
@@ -97,13 +78,7 @@ class Call:
     arguments: tuple[Any, ...]
     distinct: bool = False
     within: tuple[Order, ...] = ()
-    partition: tuple[Any, ...] = ()
     over: tuple[Order, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Scalar:
-    query: Query
 
 
 @dataclass(frozen=True)
@@ -135,6 +110,12 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Described:
+    sql: Any
+    alias: str
+
+
+@dataclass(frozen=True)
 class Join:
     kind: str  # INNER, LEFT, CROSS, CROSS APPLY, OUTER APPLY
     left: Any
@@ -148,15 +129,8 @@ class Query:
     source: Any = None
     where: Any = None
     groups: tuple[Any, ...] = ()
-    having: Any = None
     orders: tuple[Order, ...] = ()
     top: Any = None
-    percent: bool = False
-    offset: Any = None
-    fetch: Any = None
-    distinct: bool = False
-    named: tuple[tuple[str, Query], ...] = ()
-    option: bool = False
 
 
 # -- statements ------------------------------------------------------------------------------------------------------
@@ -188,8 +162,6 @@ class NewColumn:
     name: str
     type: SqlType
     nullable: bool
-    identity: tuple[int, int] | None
-    default: Any
 
 
 @dataclass(frozen=True)
@@ -213,22 +185,9 @@ class CreateView:
 
 
 @dataclass(frozen=True)
-class CreateSchema:
-    name: str
-
-
-@dataclass(frozen=True)
-class CreateIndex:
-    table: tuple[str, ...]
-    columns: tuple[str, ...]
-    unique: bool
-
-
-@dataclass(frozen=True)
 class AlterTable:
     table: tuple[str, ...]
-    add: NewColumn | None
-    drop: str
+    add: NewColumn
 
 
 @dataclass(frozen=True)
@@ -236,22 +195,6 @@ class Drop:
     kind: str
     path: tuple[str, ...]
     if_exists: bool
-
-
-@dataclass(frozen=True)
-class Truncate:
-    table: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Transaction:
-    what: str  # begin, commit, rollback
-
-
-@dataclass(frozen=True)
-class If:
-    condition: Any
-    then: Any
 
 
 @dataclass(frozen=True)
@@ -295,17 +238,6 @@ _OPTIONS = {
     "NUMERIC_ROUNDABORT", "QUOTED_IDENTIFIER", "TEXTSIZE", "TRANSACTION", "XACT_ABORT", "DEADLOCK_PRIORITY",
 }  # fmt: skip
 """What may be SET. Only options that leave alone what the stand-in answers, or whose other value it refuses."""
-
-_HINTS = {
-    "NOLOCK",
-    "READUNCOMMITTED",
-    "READCOMMITTED",
-    "READCOMMITTEDLOCK",
-    "SNAPSHOT",
-    "HOLDLOCK",
-    "TABLOCK",
-    "READPAST",
-}
 
 
 @dataclass
@@ -427,8 +359,8 @@ class _Parser:
         return statements
 
     def statement(self) -> Any:
-        if self.at("SELECT") or self.at("WITH"):
-            query = self.query(named=True)
+        if self.at("SELECT"):
+            query = self.query()
             if self.peek().kind != "end" and not self.at(";") and self.peek().upper not in _RESERVED:
                 raise self.unexpected()
             return query
@@ -440,14 +372,9 @@ class _Parser:
             "CREATE": self.create,
             "ALTER": self.alter,
             "DROP": self.drop,
-            "TRUNCATE": self.truncate,
-            "IF": self.condition,
             "SET": self.option,
             "USE": self.use,
             "WAITFOR": self.wait,
-            "BEGIN": self.transaction,
-            "COMMIT": self.transaction,
-            "ROLLBACK": self.transaction,
         }.get(word)
         if reader is None:
             raise refusal(f"a statement that starts with {self.peek().text}")
@@ -490,27 +417,15 @@ class _Parser:
         self.accept("FROM")
         return Delete(self.path(), self.expression() if self.accept("WHERE") else None)
 
-    def truncate(self) -> Truncate:
-        self.expect("TRUNCATE", "TABLE")
-        return Truncate(self.path())
-
     def create(self) -> Any:
         self.expect("CREATE")
-        if self.accept("SCHEMA"):
-            return CreateSchema(self.name())
         if self.accept("VIEW"):
             view = self.path()
             self.expect("AS")
             return CreateView(view, self.query())
-        if self.accept("TABLE"):
-            return self.table()
-        unique = self.accept("UNIQUE")
-        _ = self.accept("CLUSTERED") or self.accept("NONCLUSTERED")
-        if not self.accept("INDEX"):
+        if not self.accept("TABLE"):
             raise refusal(f"CREATE {self.peek().text}")
-        self.name()
-        self.expect("ON")
-        return CreateIndex(self.path(), self.names(), unique)
+        return self.table()
 
     def table(self) -> CreateTable:
         path, columns, keys = self.path(), [], []
@@ -538,64 +453,36 @@ class _Parser:
 
     def column(self, table: tuple[str, ...]) -> tuple[NewColumn, list[Key]]:
         name, kind = self.name(), self.type()
-        nullable, identity, default, keys = True, None, None, []
+        nullable, keys = True, []
         while True:
             if self.accept("COLLATE"):
                 kind = SqlType(kind.name, kind.length, collation=_collation(self.name()))
-            elif self.accept("IDENTITY"):
-                identity, nullable = (1, 1), False
-                if self.accept("("):
-                    first = self.integer()
-                    self.expect(",")
-                    identity = (first, self.integer())
-                    self.expect(")")
             elif self.accept("NOT", "NULL"):
                 nullable = False
             elif self.accept("NULL"):
                 nullable = True
-            elif self.accept("DEFAULT"):
-                default = self.primary()
             elif self.peek().upper in ("CONSTRAINT", "PRIMARY", "UNIQUE"):
                 keys.append(self.key(table, (name,)))
             else:
                 break
-        return NewColumn(name, kind, nullable, identity, default), keys
+        return NewColumn(name, kind, nullable), keys
 
     def alter(self) -> AlterTable:
         self.expect("ALTER", "TABLE")
         table = self.path()
-        if self.accept("ADD"):
-            column, keys = self.column(table)
-            if keys:
-                raise refusal("ALTER TABLE … ADD with a key")
-            return AlterTable(table, column, "")
-        if not self.accept("DROP", "COLUMN"):
+        if not self.accept("ADD"):
             raise refusal(f"ALTER TABLE … {self.peek().text}")
-        return AlterTable(table, None, self.name())
+        column, keys = self.column(table)
+        if keys:
+            raise refusal("ALTER TABLE … ADD with a key")
+        return AlterTable(table, column)
 
     def drop(self) -> Drop:
         self.expect("DROP")
         kind = self.next().upper
-        if kind not in ("TABLE", "VIEW", "SCHEMA"):
+        if kind not in ("TABLE", "VIEW"):
             raise refusal(f"DROP {kind}")
         return Drop(kind, if_exists=self.accept("IF", "EXISTS"), path=self.path())
-
-    def transaction(self) -> Transaction:
-        what = self.next().upper
-        if what == "BEGIN" and not (self.at("TRAN") or self.at("TRANSACTION")):
-            raise refusal("a block BEGIN … END")
-        _ = self.accept("TRAN") or self.accept("TRANSACTION") or self.accept("WORK")
-        return Transaction(what.lower())
-
-    def condition(self) -> If:
-        self.expect("IF")
-        condition = self.expression()
-        if not (self.at("COMMIT") or self.at("ROLLBACK") or self.at("BEGIN")):
-            raise refusal("IF before anything but a transaction's end")
-        then = self.statement()
-        if self.at("ELSE"):
-            raise refusal("ELSE")
-        return If(condition, then)
 
     def option(self) -> SetOption:
         self.expect("SET")
@@ -628,64 +515,28 @@ class _Parser:
 
     # -- queries
 
-    def query(self, named: bool = False) -> Query:
-        """A SELECT; named subqueries (WITH) only where SQL Server has them."""
-        subqueries = []
-        if named and self.accept("WITH"):
-            while True:
-                name = self.name()
-                self.expect("AS", "(")
-                subqueries.append((name, self.query()))
-                self.expect(")")
-                if not self.accept(","):
-                    break
+    def query(self) -> Query:
+        """A SELECT."""
         self.expect("SELECT")
-        distinct = self.accept("DISTINCT")
-        self.accept("ALL")
-        top, percent = None, False
+        if self.at("DISTINCT"):
+            raise refusal("DISTINCT")
+        top = None
         if self.accept("TOP"):
             bracket = self.accept("(")
-            top = self.expression() if bracket else Constant(self.integer(), SqlType("int"))
+            top = Constant(self.integer(), SqlType("int"))
             if bracket:
                 self.expect(")")
-            percent = self.accept("PERCENT")
-            if self.at("WITH"):
-                raise refusal("WITH TIES")
+            if self.at("PERCENT") or self.at("WITH"):
+                raise refusal("TOP … PERCENT, WITH TIES")
         items = self.separated(self.item)
-        if self.at("INTO"):
-            raise refusal("SELECT … INTO")
         source = self.source() if self.accept("FROM") else None
         where = self.expression() if self.accept("WHERE") else None
         groups = self.separated(self.expression) if self.accept("GROUP", "BY") else ()
-        having = self.expression() if self.accept("HAVING") else None
         orders = self.orders() if self.accept("ORDER", "BY") else ()
-        offset = fetch = None
-        if self.accept("OFFSET"):
-            if not orders:
-                raise SqlError(102, "Incorrect syntax near 'offset'.", 15)
-            offset = self.expression()
-            self.either("ROW", "ROWS")
-            if self.accept("FETCH"):
-                self.either("FIRST", "NEXT")
-                fetch = self.expression()
-                self.either("ROW", "ROWS")
-                self.expect("ONLY")
-        for word in ("UNION", "EXCEPT", "INTERSECT", "FOR"):
+        for word in ("INTO", "HAVING", "OFFSET", "UNION", "EXCEPT", "INTERSECT", "FOR"):
             if self.at(word):
                 raise refusal(word)
-        option = self.accept("OPTION")
-        if option:
-            self.expect("(")
-            while not self.accept(")"):
-                if (
-                    self.next().text.upper() not in ("MAXDOP", "RECOMPILE", "FAST", ",")
-                    and self.peek(-1).kind != "integer"
-                ):
-                    raise refusal(f"the query hint {self.peek(-1).text}")
-        return Query(
-            items=items, source=source, where=where, groups=groups, having=having, orders=orders, top=top,
-            percent=percent, offset=offset, fetch=fetch, distinct=distinct, named=tuple(subqueries), option=option,
-        )  # fmt: skip
+        return Query(items, source, where, groups, orders, top)
 
     def item(self) -> tuple[Any, str]:
         if self.accept("*"):
@@ -718,8 +569,6 @@ class _Parser:
                 raise refusal("a comma between tables; write CROSS JOIN")
             if self.accept("CROSS", "APPLY"):
                 left = Join("CROSS APPLY", left, self.one_source(), None)
-            elif self.accept("OUTER", "APPLY"):
-                left = Join("OUTER APPLY", left, self.one_source(), None)
             elif self.accept("CROSS", "JOIN"):
                 left = Join("CROSS", left, self.one_source(), None)
             elif self.at("JOIN") or self.at("INNER") or self.at("LEFT"):
@@ -750,12 +599,14 @@ class _Parser:
             last = self.expression()
             self.expect(")")
             return Series(first, last, self.alias(path[-1]))
+        if ".".join(path).lower() == "sys.dm_exec_describe_first_result_set" and self.accept("("):
+            sql = self.expression()
+            self.expect(",", "NULL", ",")
+            if self.integer():
+                raise refusal("browse information")
+            self.expect(")")
+            return Described(sql, self.alias(path[-1]))
         alias = self.alias(path[-1])
-        if self.at("WITH", "("):
-            self.expect("WITH", "(")
-            while not self.accept(")"):
-                if self.next().text.upper() not in {*_HINTS, ","}:
-                    raise refusal(f"the table hint {self.peek(-1).text}")
         return Named(path, alias)
 
     def alias(self, otherwise: str) -> str:
@@ -781,11 +632,6 @@ class _Parser:
         return Unary("NOT", self.negation()) if self.accept("NOT") else self.predicate()
 
     def predicate(self) -> Any:
-        if self.accept("EXISTS"):
-            self.expect("(")
-            query = self.query()
-            self.expect(")")
-            return Exists(query)
         left = self.sum()
         for sign in ("=", "<>", "!=", "<=", ">=", "<", ">"):
             if self.accept(sign):
@@ -794,21 +640,13 @@ class _Parser:
             negated = self.accept("NOT")
             self.expect("NULL")
             return IsNull(left, negated)
-        negated = self.accept("NOT")
-        if self.accept("IN"):
-            self.expect("(")
-            items = (self.query(),) if self.at("SELECT") else self.separated(self.expression)
-            self.expect(")")
-            return Among(left, items, negated)
         if self.accept("BETWEEN"):
             low = self.sum()
             self.expect("AND")
-            both = Binary("AND", Binary(">=", left, low), Binary("<=", left, self.sum()))
-            return Unary("NOT", both) if negated else both
-        if self.accept("LIKE"):
-            return Like(left, self.sum(), negated)
-        if negated:
-            raise self.unexpected()
+            return Binary("AND", Binary(">=", left, low), Binary("<=", left, self.sum()))
+        for word in ("IN", "LIKE"):
+            if self.at(word):
+                raise refusal(word)
         return left
 
     def sum(self) -> Any:
@@ -842,9 +680,8 @@ class _Parser:
             return Variable(self.next().text.lower())
         if self.accept("("):
             if self.at("SELECT"):
-                inner: Any = Scalar(self.query())
-            else:
-                inner = self.expression()
+                raise refusal("a query as a value")
+            inner = self.expression()
             self.expect(")")
             return inner
         if self.accept("NULL"):
@@ -901,15 +738,14 @@ class _Parser:
             self.expect("GROUP", "(", "ORDER", "BY")
             within = self.orders()
             self.expect(")")
-        over, partition = None, ()
+        over = None
         if self.accept("OVER"):
             self.expect("(")
-            partition = self.separated(self.expression) if self.accept("PARTITION", "BY") else ()
             over = self.orders() if self.accept("ORDER", "BY") else ()
             self.expect(")")
         if distinct and name not in _AGGREGATES:
             raise SqlError(156, "Incorrect syntax near the keyword 'distinct'.", 15)
-        return Call(name, arguments, distinct, within, partition, over)
+        return Call(name, arguments, distinct, within, over)
 
     def type(self, length: int = 1) -> SqlType:
         """A declared type; `length` is that of a text or binary type without one."""

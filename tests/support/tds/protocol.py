@@ -11,11 +11,10 @@ from typing import Any
 
 from tests.support.tds.compiler import Output
 from tests.support.tds.errors import SqlError
-from tests.support.tds.types import COLLATION, SqlType, encoder, null_value, type_info
+from tests.support.tds.types import COLLATION, encoder, type_info
 
-BATCH, RPC, REPLY, ATTENTION, TRANSACTION, LOGIN, PRELOGIN = 1, 3, 4, 6, 14, 16, 18
-DONE, DONE_PROCEDURE, DONE_IN_PROCEDURE = 0xFD, 0xFE, 0xFF
-MORE, FAILED, IN_TRANSACTION, COUNTED, ATTENTION_SEEN = 1, 2, 4, 0x10, 0x20
+BATCH, REPLY, ATTENTION, LOGIN, PRELOGIN = 1, 4, 6, 16, 18
+MORE, FAILED, COUNTED, ATTENTION_SEEN = 1, 2, 0x10, 0x20
 SELECT = 0xC1
 
 
@@ -34,9 +33,9 @@ def message(error: SqlError, token: int = 0xAA) -> bytes:
     return bytes([token]) + struct.pack("<H", len(body)) + body
 
 
-def done(token: int, status: int, count: int = 0, command: int = 0) -> bytes:
-    """DONE, DONEPROC or DONEINPROC."""
-    return struct.pack("<BHHQ", token, status, command, count)
+def done(status: int, count: int = 0, command: int = 0) -> bytes:
+    """DONE."""
+    return struct.pack("<BHHQ", 0xFD, status, command, count)
 
 
 def change(kind: int, new: bytes, old: bytes = b"\0") -> bytes:
@@ -60,7 +59,7 @@ def logged_in(version: int, database: str, packet_size: int) -> bytes:
         + struct.pack("<H", len(acknowledged))
         + acknowledged
         + change(4, short_text(str(packet_size)), short_text("4096"))
-        + done(DONE, 0)
+        + done(0)
     )
 
 
@@ -91,15 +90,6 @@ def row_encoder(outputs: Sequence[Output]) -> Callable[[tuple[Any, ...]], bytes]
         return b"\xd2" + bytes(nulls) + b"".join(parts)
 
     return encoded
-
-
-def returned(name: str, value: int) -> bytes:
-    """RETURNVALUE with a number."""
-    kind = SqlType("int")
-    return (
-        b"\xac" + struct.pack("<H", 0) + short_text(name) + b"\x01" + struct.pack("<IH", 0, 0) + type_info(kind)
-        + (encoder(kind)(value) if value is not None else null_value(kind))
-    )  # fmt: skip
 
 
 class Hangup(Exception):  # noqa: N818

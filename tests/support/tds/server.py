@@ -8,18 +8,15 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tests.support.tds import protocol as tds
 from tests.support.tds.engine import Database, Result, Session
 from tests.support.tds.errors import SqlError, refusal
 from tests.support.tds.protocol import Hangup, Transport
-from tests.support.tds.types import Reader, SqlType, read_parameter
 
-_PROCEDURES = {10: "sp_executesql", 11: "sp_prepare", 12: "sp_execute", 13: "sp_prepexec", 15: "sp_unprepare"}
 _OFF, _ON, _NOT_SUPPORTED, _REQUIRED = 0, 1, 2, 3
 _TDS_8 = 0x08000000
 _SILENCE = 120.0
@@ -31,14 +28,13 @@ class Entry:
     """A line of the journal.
 
     Attributes:
-        kind: login, batch, rpc or transaction.
+        kind: login or batch.
         sql: the statement; of a log-in the user.
         spid: number of the connection.
         app: name that the client gave itself.
         database: that it logged in to.
         read_only: whether it said that it only reads (application intent).
         tls: TLS version of the connection when the entry was made, or ''.
-        parameters: of a remote procedure call.
         rows: sent.
         error: number of the SQL error that was sent.
         dropped: whether the connection was dropped on purpose.
@@ -52,7 +48,6 @@ class Entry:
     database: str = ""
     read_only: bool = False
     tls: str = ""
-    parameters: dict[str, Any] = field(default_factory=dict)
     rows: int = 0
     error: int = 0
     dropped: bool = False
@@ -181,7 +176,6 @@ class Connection:
         self.session: Session | None = None
         self.app = ""
         self._read_only = False
-        self._prepared: dict[int, tuple[str, str]] = {}
 
     def run(self) -> None:
         """Serve the client until it goes."""
@@ -252,7 +246,7 @@ class Connection:
         errors = self._refused(version, user, password, database)
         if errors:
             entry.error = errors[0].number
-            self.wire.send(b"".join(map(tds.message, errors)) + tds.done(tds.DONE, tds.FAILED))
+            self.wire.send(b"".join(map(tds.message, errors)) + tds.done(tds.FAILED))
             raise Hangup(str(errors[0]))
         self.session = self.server.database.session(user, self.number, self._wait)
         packet_size = min(max(packet_size, 512), 32767) if packet_size else 4096
@@ -286,71 +280,43 @@ class Connection:
 
     def _request(self, kind: int, body: bytes) -> None:
         if kind == tds.ATTENTION:
-            self.wire.send(tds.done(tds.DONE, tds.ATTENTION_SEEN))
+            self.wire.send(tds.done(tds.ATTENTION_SEEN))
             return
-        if kind not in (tds.BATCH, tds.RPC, tds.TRANSACTION):
+        if kind != tds.BATCH:
             error = refusal(f"a request of kind {kind}")
-            self.wire.send(tds.message(error) + tds.done(tds.DONE, tds.FAILED))
+            self.wire.send(tds.message(error) + tds.done(tds.FAILED))
             return
-        reader = Reader(body, struct.unpack_from("<I", body)[0])  # behind ALL_HEADERS
-        if kind == tds.BATCH:
-            self._answer("batch", body[reader.position :].decode("utf-16-le"), {}, tds.DONE)
-        elif kind == tds.RPC:
-            self._procedure(reader)
-        else:
-            self._transaction(reader.number(2))
+        (headers,) = struct.unpack_from("<I", body)
+        self._answer(body[headers:].decode("utf-16-le"))
 
-    def _answer(
-        self, kind: str, sql: str, variables: Mapping[str, tuple[SqlType, Any]], token: int, tail: bytes = b""
-    ) -> None:
-        """Run a batch and send what it answers.
-
-        Args:
-            kind: for the journal.
-            sql: the batch.
-            variables: its parameters.
-            token: DONE, or DONEINPROC inside a procedure.
-            tail: what follows the results of a procedure.
-        """
+    def _answer(self, sql: str) -> None:
+        """Run a batch and send what it answers."""
         assert self.session is not None
-        entry = self._note(kind, sql, parameters={name: value for name, (_, value) in variables.items()})
-        before = bool(self.session.transactions)
-        status = 0
+        entry = self._note("batch", sql)
         last = b""
         fault = self.server.fault(sql)
         try:
             if fault and not fault.after_rows:
                 self._meet(fault, entry)
-            for result in self.session.batch(sql, variables):
+            for result in self.session.batch(sql):
                 if last:
                     self.wire.send(last, last=False)
-                last = self._result(result, token, entry, fault)
+                last = self._result(result, entry, fault)
             if fault and fault.after_rows:
                 self._meet(fault, entry)
         except SqlError as error:
             entry.error = error.number
             if last:
                 self.wire.send(last, last=False)
-            if error.number == 1205 and self.session.transactions:
-                self.session.transaction("rollback")
-            last, status = tds.message(error) + (tds.done(token, tds.FAILED | tds.MORE)), tds.FAILED
+            last = tds.message(error) + tds.done(tds.FAILED)
         except _Cancelled:
             entry.cancelled = True
-            self.wire.send(tds.done(tds.DONE, tds.ATTENTION_SEEN))
+            self.wire.send(tds.done(tds.ATTENTION_SEEN))
             return
-        after = bool(self.session.transactions)
-        if before != after:
-            self.wire.send(self._changed(after), last=False)
-        flags = tds.IN_TRANSACTION if after else 0
-        if token != tds.DONE:
-            self.wire.send(
-                last + b"\x79" + struct.pack("<i", status) + tail + tds.done(tds.DONE_PROCEDURE, status | flags)
-            )
-        elif last:  # the batch ends with its last result
-            code, seen, command, count = struct.unpack("<BHHQ", last[-13:])
-            self.wire.send(last[:-13] + tds.done(code, seen & ~tds.MORE | flags, count, command))
-        else:
-            self.wire.send(tds.done(token, status | flags))
+        if not last:
+            last = tds.done(0)
+        _, seen, command, count = struct.unpack("<BHHQ", last[-13:])  # the batch ends with its last result
+        self.wire.send(last[:-13] + tds.done(seen & ~tds.MORE, count, command))
 
     def _meet(self, fault: Fault, entry: Entry) -> None:
         if fault.error is not None:
@@ -374,11 +340,11 @@ class Connection:
             raise _Cancelled
         raise Hangup(f"a message of kind {kind} during an answer")
 
-    def _result(self, result: Result, token: int, entry: Entry, fault: Fault | None) -> bytes:
+    def _result(self, result: Result, entry: Entry, fault: Fault | None) -> bytes:
         """Send a result but for its DONE, which is given back with the mark that more follows."""
         if result.columns is None:
             status = tds.MORE | (0 if result.count is None else tds.COUNTED)
-            return tds.done(token, status, result.count or 0)
+            return tds.done(status, result.count or 0)
         self.wire.send(tds.columns(result.columns), last=False)
         encode, sent = tds.row_encoder(result.columns), 0
         for chunk in result.rows:
@@ -392,76 +358,8 @@ class Connection:
             entry.rows += len(chunk)
             if self.wire.waiting():
                 self._attention()
-        return tds.done(token, tds.COUNTED | tds.MORE, sent, tds.SELECT)
-
-    def _changed(self, begun: bool, kind: int = 9) -> bytes:
-        """ENVCHANGE of a transaction; `kind` 9 is a commit, 10 a rollback."""
-        number = b"\x08" + struct.pack("<Q", self.number)
-        return tds.change(8, number) if begun else tds.change(kind, b"\0", number)
-
-    def _transaction(self, what: int) -> None:
-        assert self.session is not None
-        name = {5: "begin", 7: "commit", 8: "rollback"}.get(what, f"request {what}")
-        entry = self._note("transaction", name)
-        try:
-            if what not in (5, 7, 8):
-                raise refusal(f"transaction {name}")
-            self.session.transaction(name)
-        except SqlError as error:
-            entry.error = error.number
-            self.wire.send(tds.message(error) + tds.done(tds.DONE, tds.FAILED))
-            return
-        flags = tds.IN_TRANSACTION if self.session.transactions else 0
-        self.wire.send(self._changed(what == 5, 10 if what == 8 else 9) + tds.done(tds.DONE, flags))
-
-    # -- remote procedure calls
-
-    def _procedure(self, reader: Reader) -> None:
-        size = reader.number(2)
-        name = _PROCEDURES.get(reader.number(2), "") if size == 0xFFFF else reader.take(size * 2).decode("utf-16-le")
-        name = name.lower().rpartition(".")[2].strip("[]")
-        reader.take(2)
-        try:
-            arguments = []
-            while reader.left:
-                arguments.append(read_parameter(reader))
-            self._call(name, arguments)
-        except SqlError as error:
-            self._note("rpc", name, error=error.number)
-            self.wire.send(tds.message(error) + tds.done(tds.DONE_PROCEDURE, tds.FAILED))
-
-    def _call(self, name: str, arguments: list[tuple[str, SqlType, Any]]) -> None:
-        values = [value for _, _, value in arguments]
-        if name == "sp_executesql":
-            declared = values[1] if len(values) > 1 else ""
-            self._answer("rpc", values[0], _bound(declared, arguments[2:]), tds.DONE_IN_PROCEDURE)
-        elif name in ("sp_prepare", "sp_prepexec"):
-            handle = len(self._prepared) + 1
-            self._prepared[handle] = (values[2], values[1] or "")
-            tail = tds.returned(arguments[0][0], handle)
-            if name == "sp_prepexec":
-                self._answer("rpc", values[2], _bound(values[1], arguments[3:]), tds.DONE_IN_PROCEDURE, tail)
-            else:
-                self._note("rpc", values[2])
-                self.wire.send(tail + b"\x79\0\0\0\0" + tds.done(tds.DONE_PROCEDURE, 0))
-        elif name == "sp_execute":
-            if values[0] not in self._prepared:
-                raise SqlError(8179, f"Could not find prepared statement with handle {values[0]}.")
-            sql, declared = self._prepared[values[0]]
-            self._answer("rpc", sql, _bound(declared, arguments[1:]), tds.DONE_IN_PROCEDURE)
-        elif name == "sp_unprepare":
-            self.wire.send(b"\x79\0\0\0\0" + tds.done(tds.DONE_PROCEDURE, 0))
-        else:
-            raise SqlError(2812, f"Could not find stored procedure '{name}'.")
+        return tds.done(tds.COUNTED | tds.MORE, sent, tds.SELECT)
 
 
 class _Cancelled(Exception):  # noqa: N818
     """The client has called its request off."""
-
-
-def _bound(declared: str | None, arguments: list[tuple[str, SqlType, Any]]) -> dict[str, tuple[SqlType, Any]]:
-    """Parameters by name, which they bring along or which their declaration tells by its order."""
-    names = re.findall(r"@(\w+)", declared or "")
-    return {
-        (name.lstrip("@") or names[place]).lower(): (kind, value) for place, (name, kind, value) in enumerate(arguments)
-    }

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ class TestMapping:
             "read_only": True,
             "login_timeout": 30,
             "timeout": 60,
+            "autocommit": True,
             "tds_version": "7.4",
             "encryption": "request",
         }
@@ -146,8 +148,9 @@ def extract(connection: MssqlConnection, work: Path, sql: str = "SELECT id FROM 
 
 def count(connection: MssqlConnection) -> int:
     """Let Airflow's hook log in and count a table."""
-    with connection.hook(30) as hook:
-        return int(hook.get_first("SELECT COUNT_BIG(*) FROM dbo.orders")[0])
+    with closing(connection.connect(30)) as connected, connected.cursor() as cursor:
+        cursor.execute("SELECT COUNT_BIG(*) FROM dbo.orders")
+        return int(cursor.fetchall()[0][0])
 
 
 class TestPasswords:

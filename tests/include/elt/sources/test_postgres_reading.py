@@ -122,11 +122,11 @@ class TestQueries:
     def test_slings_placeholders_are_filled(self, orders: Any) -> None:
         sql = (
             f"SELECT id, upd, coalesce({{incremental_value}}, 'all') AS a FROM {orders.table}"
-            " WHERE {incremental_where_cond}"
+            " WHERE {incremental_where_cond} AND id <> 3"
         )
         keys = KEYS | {"sql": sql}
         rows = orders.read(COLUMNS, since("2026-01-02"), keys=keys, table="some_orders")
-        assert sorted((row[0], row[2]) for row in rows) == [(each, "2026-01-02") for each in (2, 3, 4, 5, 6)]
+        assert sorted((row[0], row[2]) for row in rows) == [(each, "2026-01-02") for each in (2, 4, 5, 6)]
         everything = orders.read(COLUMNS, since(None), keys=keys, table="some_orders")
         assert {row[2] for row in everything} == {"all"}
 
@@ -247,16 +247,16 @@ class TestSchemaChange:
         assert [tuple(map(str, row)) for row in rows] == [("1", "x", "2.50")]
         assert manifest.source_columns == (("id", "int8"), ("a", "text"), ("b", "numeric(10,2)"))
 
-    def test_a_dropped_column(self, free: Any) -> None:
-        free.server.execute(f"CREATE TABLE {free.table} AS SELECT 1::bigint AS id, now()::timestamp AS upd")
+    def test_a_dropped_column(self, bench: Any) -> None:
+        bench.server.execute(f"CREATE TABLE {bench.table} AS SELECT 1::bigint AS id, now()::timestamp AS upd")
         for policy in ("fail", "add"):
             with pytest.raises(DataError, match="no column a; the contract"):
-                self.read(free, policy)
+                self.read(bench, policy)
         columns = {"id": "bigint", "upd": "timestamp_ntz", "a": "string"}
         given = KEYS | {"meta": {"on_schema_change": "ignore"}}
-        manifest, folder = free.source(columns, keys=given).run("manual__1", Reading())
+        manifest, folder = bench.source(columns, keys=given).run("manual__1", Reading())
         assert [row[2] for row in _rows(folder)] == [None]
-        manifest, _ = free.source(columns, keys=given).run("manual__1", since(None))
+        manifest, _ = bench.source(columns, keys=given).run("manual__1", since(None))
         assert [name for name, _ in manifest.columns] == ["id", "upd"], "a merge keeps what the raw table holds"
 
     def test_a_renamed_column_is_told_as_such(self, free: Any) -> None:
