@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -66,7 +67,14 @@ class DrivenServer:
     def insert(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
         with closing(self.connection.connect(60)) as connection, connection.cursor() as cursor:
             for row in rows:
-                cursor.execute(f"INSERT INTO {table} VALUES ({', '.join(['%s'] * len(row))})", tuple(row))
+                cursor.execute(f"INSERT INTO {table} VALUES ({', '.join(['%s'] * len(row))})", tuple(map(_sent, row)))
+
+
+def _sent(value: Any) -> Any:
+    """A value as an argument: pymssql would cut a datetime at its milliseconds, and a datetime takes no more."""
+    if not isinstance(value, datetime):
+        return value
+    return value.isoformat("T", "microseconds" if value.microsecond % 1000 else "milliseconds")
 
 
 class StandinServer(DrivenServer):

@@ -347,6 +347,10 @@ def _field(column: SourceColumn) -> str:
 def _literal(text: str, column: SourceColumn) -> str:
     """A value of the column's own type, so that the server converts no column and an index is of use."""
     base, data_type = _base(column.data_type), column.data_type
+    if base in _BYTES:  # what a rowversion is compared with, too
+        if not re.fullmatch("[0-9A-Fa-f]*", text):
+            raise DataError(f"the value {text!r} of the column {column.name} is not hexadecimal")
+        return f"0x{text}"
     if base in _TIMES and base != "time":
         text, data_type = _moment(text, base, data_type)
     style = _ISO if base in _TIMES else _STYLES.get(base, 0)

@@ -15,6 +15,7 @@ import pytest
 from include.elt.errors import DataError, SourceRefusedError
 from include.elt.lake import Manifest
 from include.elt.modes import Reading, Window
+from include.elt.sources.database import SourceColumn
 from include.elt.sql import parquet
 
 COLUMNS = {"id": "bigint", "upd": "timestamp_ntz", "a": "string"}
@@ -250,6 +251,16 @@ class TestKeysAndCounts:
         assert extract(orders, backfill, meta={"reconcile": "exact"})[0].source_rows is None
         assert extract(orders, Reading(), meta={"reconcile": 5})[0].source_rows == 6
         assert extract(orders, Reading())[0].source_rows is None
+
+
+@pytest.mark.parametrize("data_type", ["timestamp", "binary(8)"])
+def test_a_rowversion_is_compared_as_bytes(faulty: Any, data_type: str) -> None:
+    dialect = faulty.source({"id": "bigint"}).source.dialect
+    column = SourceColumn("upd", data_type, "string", nullable=False)
+    window = Window("upd", "00000000000007D1", "00000000000007FF")
+    assert dialect.within(column, window) == "[upd] >= 0x00000000000007D1 AND [upd] <= 0x00000000000007FF"
+    with pytest.raises(DataError, match="is not hexadecimal"):
+        dialect.within(column, Window("upd", "0; --", "00"))
 
 
 def test_a_query_without_the_update_key_is_refused(mssql: Any) -> None:
