@@ -318,15 +318,20 @@ class TestFaults:
         assert len(faulty.read(self.COLUMNS)) == 2000
 
     def test_a_slow_statement_holds_nobody_up(self, faulty: Any) -> None:
-        slow = faulty.connection.connect(30)
-        asked = threading.Thread(target=lambda: slow.cursor().execute("WAITFOR DELAY '00:00:05'"))
+        dialect = faulty.source(self.COLUMNS).source.dialect
+
+        def wait() -> None:
+            with dialect._asking(Relation("orders", "", None, None)) as cursor:
+                cursor.execute("WAITFOR DELAY '00:00:15'")
+
+        asked = threading.Thread(target=wait)
         asked.start()
-        started = time.monotonic()
-        assert len(faulty.read(self.COLUMNS)) == 2000
-        assert faulty.server.execute("SELECT COUNT(*) FROM dbo.orders") == [(2000,)]
-        assert time.monotonic() - started < 4.5 or not asked.is_alive()
+        deadline = time.monotonic() + 10
+        while not any("WAITFOR" in entry.sql for entry in faulty.tds.journal) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(faulty.read(self.COLUMNS, keys={"meta": {"parallel": 2}})) == 2000
+        assert asked.is_alive(), "the reading had to wait for the slow statement"
         asked.join()
-        slow.close()
 
     def test_what_is_sent_is_to_read_only(self, faulty: Any, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.DEBUG)
