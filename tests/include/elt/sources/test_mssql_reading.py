@@ -29,7 +29,7 @@ def since(lower: str | None, upper: str | None = None, *, closed: bool = True) -
 def extract(bench: Any, reading: Reading, columns: Mapping[str, str] = COLUMNS, **keys: Any) -> tuple[Manifest, Path]:
     manifest, folder = bench.source(columns, keys=KEYS | keys).run("manual__1", reading)
     assert folder is not None
-    return manifest, folder
+    return manifest, Path(folder)
 
 
 def ids(bench: Any, reading: Reading, columns: Mapping[str, str] = COLUMNS, **keys: Any) -> list[int]:
@@ -271,7 +271,7 @@ def test_a_query_without_the_update_key_is_refused(mssql: Any) -> None:
         source.dialect.relation(source.stream, Window("upd", "2026-01-01", "2026-01-02"))
 
 
-def _rows(folder: Path | None, file: str = "part-00000.parquet") -> list[tuple[Any, ...]]:
+def _rows(folder: str | Path | None, file: str = "part-00000.parquet") -> list[tuple[Any, ...]]:
     assert folder is not None
     with duckdb.connect() as sql:
-        return sql.execute(f"SELECT * FROM {parquet([folder / file])}").fetchall()
+        return sql.execute(f"SELECT * FROM {parquet([Path(folder) / file])}").fetchall()
