@@ -1,7 +1,7 @@
 """The pools a deployment needs, as the file that `airflow pools import` reads.
 
-`python -m include.elt.pools > pools.json && airflow pools import pools.json`. The Helm values do that after the migration
-of the metadata database; the local Airflow makes the same pools through its API.
+`python -m include.elt.pools > pools.json && airflow pools import pools.json`. The Helm values do that after the
+migration of the metadata database; the local Airflow makes the same pools through its API.
 """
 
 from __future__ import annotations
