@@ -1,4 +1,4 @@
-"""`make deploy` with stand-ins for helm and kubectl, the secrets of a try-out, the pools, and what the document says."""
+"""`make deploy` with stand-ins for helm and kubectl, secrets of a try-out, the pools, and what the document says."""
 
 from __future__ import annotations
 
@@ -56,8 +56,11 @@ def test_a_deployment_is_one_helm_call_and_a_look_at_the_rollout(project: Path) 
 
     assert code == 0
     assert calls == [
-        "helm upgrade --install airflow airflow --repo https://airflow.apache.org --version 1.22.0 --namespace airflow"
-        " --values values.yaml --values values-staging.yaml --set-string defaultAirflowTag=0123abc --timeout 20m",
+        (
+            "helm upgrade --install airflow airflow --repo https://airflow.apache.org --version 1.22.0"
+            " --namespace airflow --values values.yaml --values values-staging.yaml"
+            " --set-string defaultAirflowTag=0123abc --timeout 20m"
+        ),
         "kubectl --namespace airflow rollout status deployment,statefulset --selector release=airflow --timeout 15m",
     ]
 
