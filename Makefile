@@ -45,9 +45,10 @@ setup: ## make .venv from the lock file
 manifest: setup ## parse the dbt project ahead of time, so that no DAG parse has to
 	.venv/bin/python -m include.elt.manifest
 
-lock: setup ## resolve requirements.txt, requirements-dev.txt and benchmarks/dlt.txt again into their lock files
+lock: setup ## resolve all requirements again into their lock files
 	.venv/bin/uv pip compile $(LOCK) requirements-dev.txt -o requirements-dev.lock
 	.venv/bin/uv pip compile $(LOCK) requirements.txt -c requirements-dev.lock -o requirements.lock
+	.venv/bin/uv pip compile $(LOCK) requirements-image.txt -c requirements-dev.lock -o requirements-image.lock
 	.venv/bin/uv pip compile $(LOCK) benchmarks/dlt.txt -o benchmarks/dlt.lock
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(UPGRADE)
 
