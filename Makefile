@@ -18,6 +18,12 @@ query: setup ## one query on the warehouse, e.g. make query SQL='from marts.cust
 airflow: manifest ## any airflow command, e.g. make airflow ARGS='dags test jaffle_shop'
 	$(RUN) airflow $(ARGS)
 
+backup: setup ## copy the DuckDB file and the lake, consistent and with checksums (BACKUPS=folder)
+	$(RUN) backup $(if $(BACKUPS),--backups "$(BACKUPS)")
+
+restore: setup ## put the newest backup back (BACKUP=folder: that one; FORCE=1: over what is there, which is kept)
+	$(RUN) restore $(if $(BACKUPS),--backups "$(BACKUPS)") $(if $(BACKUP),--backup "$(BACKUP)") $(if $(filter 1,$(FORCE)),--force)
+
 ## -- check it
 test: manifest ## set everything up and run the tests (PYTEST='-k name' for some of them)
 	.venv/bin/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(PYTEST)
@@ -68,4 +74,4 @@ clean: ## remove what was made here: warehouse, lake, local Airflow, caches (not
 help: ## this list
 	awk 'BEGIN {FS = ":.*## "} /^## --/ {printf "\n%s\n", substr($$0, 7)} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: run up query airflow test check lint types bench bench-sources setup manifest lock sample-data readme format clean help
+.PHONY: run up query airflow backup restore test check lint types bench bench-sources setup manifest lock sample-data readme format clean help
