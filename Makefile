@@ -18,6 +18,9 @@ query: setup ## one query on the warehouse, e.g. make query SQL='from marts.cust
 airflow: manifest ## any airflow command, e.g. make airflow ARGS='dags test jaffle_shop'
 	$(RUN) airflow $(ARGS)
 
+env: ## random passwords and keys for compose.yml, into .env; what is there is never replaced
+	$(PYTHON) docker/make_env.py
+
 backup: setup ## copy the DuckDB file and the lake, consistent and with checksums (BACKUPS=folder)
 	$(RUN) backup $(if $(BACKUPS),--backups "$(BACKUPS)")
 
@@ -74,4 +77,4 @@ clean: ## remove what was made here: warehouse, lake, local Airflow, caches (not
 help: ## this list
 	awk 'BEGIN {FS = ":.*## "} /^## --/ {printf "\n%s\n", substr($$0, 7)} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: run up query airflow backup restore test check lint types bench bench-sources setup manifest lock sample-data readme format clean help
+.PHONY: run up query airflow env backup restore test check lint types bench bench-sources setup manifest lock sample-data readme format clean help
