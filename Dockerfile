@@ -4,12 +4,14 @@
 #
 # The runtime stands first because the Astro CLI reads its version from the first FROM; BuildKit skips what a target
 # does not need. `-base` has no ONBUILD steps, which would install requirements.txt without hashes.
+# LOGNAME gives an arbitrary uid a name, without which no command of Airflow starts.
 FROM astrocrpublic.azurecr.io/runtime:3.3-2-python-3.12-base AS runtime
 
 
 FROM apache/airflow:3.3.2-python3.12 AS airflow
 ENV PYTHONPATH=/opt/airflow \
     PYTHONUNBUFFERED=1 \
+    LOGNAME=airflow \
     AIRFLOW__CORE__LOAD_EXAMPLES=False \
     AIRFLOW__COSMOS__CACHE_DIR=/tmp/cosmos \
     AIRFLOW__COSMOS__ENABLE_TELEMETRY=False \
@@ -46,6 +48,7 @@ LABEL org.opencontainers.image.title="dbx-project" \
 FROM runtime AS astro
 ENV PYTHONPATH=/usr/local/airflow \
     PYTHONUNBUFFERED=1 \
+    LOGNAME=airflow \
     AIRFLOW__CORE__LOAD_EXAMPLES=False \
     AIRFLOW__COSMOS__CACHE_DIR=/tmp/cosmos \
     AIRFLOW__COSMOS__ENABLE_TELEMETRY=False \

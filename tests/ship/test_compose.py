@@ -109,6 +109,12 @@ class TestStack:
             assert service["cap_drop"] == ["ALL"]
             assert service["security_opt"] == ["no-new-privileges:true"]
 
+    def test_the_configuration_is_a_file(self, compose: dict[str, Any]) -> None:
+        # Compose copies `content` into the container, which a read-only root refuses.
+        for config in compose["configs"].values():
+            assert config.keys() == {"file"}
+            assert (ROOT / config["file"]).is_file()
+
     def test_every_service_waits_for_what_there_is(self, services: dict[str, Any], compose: dict[str, Any]) -> None:
         for service in services.values():
             assert set(service.get("depends_on", ())) <= services.keys()

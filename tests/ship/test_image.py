@@ -73,6 +73,12 @@ def test_the_last_user_is_not_root(stages: dict[str, Stage]) -> None:
 
 
 @pytest.mark.parametrize("name", HOMES)
+def test_an_arbitrary_uid_has_a_name(stages: dict[str, Stage], name: str) -> None:
+    # Airflow asks for one, and with a read-only root nobody can write /etc/passwd. It was seen to fail.
+    assert stages[name].pairs("ENV")["LOGNAME"] == "airflow"
+
+
+@pytest.mark.parametrize("name", HOMES)
 def test_labels_say_what_it_is(stages: dict[str, Stage], name: str) -> None:
     labels = stages[name].pairs("LABEL")
 
