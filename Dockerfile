@@ -22,7 +22,7 @@ ENV PYTHONPATH=/opt/airflow \
     DO_NOT_TRACK=1 \
     SCARF_ANALYTICS=false
 WORKDIR /opt/airflow
-USER root
+USER 0
 COPY packages.txt docker/build.sh docker/check_image.py /usr/local/share/dbx-project/
 RUN bash /usr/local/share/dbx-project/build.sh packages
 USER 50000
@@ -30,7 +30,7 @@ COPY requirements-image.lock /usr/local/share/dbx-project/
 RUN bash /usr/local/share/dbx-project/build.sh dependencies
 # Of root, so that nothing that runs in the container changes it.
 COPY . /opt/airflow/
-USER root
+USER 0
 RUN bash /usr/local/share/dbx-project/build.sh folders
 USER 50000
 RUN bash /usr/local/share/dbx-project/build.sh project
@@ -59,7 +59,7 @@ ENV PYTHONPATH=/usr/local/airflow \
     DO_NOT_TRACK=1 \
     SCARF_ANALYTICS=false
 WORKDIR /usr/local/airflow
-USER root
+USER 0
 COPY packages.txt docker/build.sh docker/check_image.py /usr/local/share/dbx-project/
 RUN bash /usr/local/share/dbx-project/build.sh packages
 COPY requirements-image.lock /usr/local/share/dbx-project/
@@ -67,6 +67,8 @@ COPY requirements-image.lock /usr/local/share/dbx-project/
 RUN bash /usr/local/share/dbx-project/build.sh dependencies
 COPY . /usr/local/airflow/
 RUN bash /usr/local/share/dbx-project/build.sh folders
+# By name, as the Astro CLI has it.
+# hadolint ignore=DL3066
 USER astro
 RUN bash /usr/local/share/dbx-project/build.sh project
 ARG REVISION=unknown

@@ -27,7 +27,9 @@ dependencies() { # the lock, all of it and nothing else, each file by its hash; 
 }
 
 folders() { # what is written at run time, if no volume is mounted there, and dbt's target for the next step
-    install -d -m 2775 -o 50000 -g 0 data logs dbt/target
+    local owner
+    owner=$(id -u astro 2>/dev/null || echo 50000)
+    install -d -m 2775 -o "$owner" -g 0 data logs dbt/target
 }
 
 project() { # dbt's manifest as the runtime's profile has it, then every DAG parsed
