@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import runpy
 import shutil
+import sqlite3
 import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ import yaml
 from include.elt.paths import REPLICATIONS, ROOT
 from include.elt.pools import pools_json
 from include.elt.settings import load_settings
+from include.sample_data.seed import SOURCES
 from tests.support.dockerfile import read_dockerfile
 
 MAKE_ENV = runpy.run_path(str(ROOT / "docker" / "make_env.py"))
@@ -123,6 +128,13 @@ class TestStack:
         for name in ASTRO:
             assert services[name]["depends_on"]["airflow-init"] == {"condition": "service_completed_successfully"}
 
+    def test_the_seeds_are_those_that_exist(self, services: dict[str, Any]) -> None:
+        seeds = [services[name] for name in services if name.startswith("seed")]
+
+        assert {name for service in seeds for name in service["command"]} == SOURCES.keys()
+        # The entrypoint of the image would look for a metadata database, and there is none.
+        assert all(service["entrypoint"][-1] == "include.sample_data.seed" for service in seeds)
+
     def test_each_connection_of_a_replication_is_given(self, services: dict[str, Any]) -> None:
         environment = services["scheduler"]["environment"]
         names = {str(yaml.safe_load(file.read_text())["source"]) for file in REPLICATIONS.glob("*.yaml")} - {"LOCAL"}
@@ -155,6 +167,26 @@ class TestStack:
 
         assert f"data:{home}/data" in services["scheduler"]["volumes"]
         assert "data/warehouse.duckdb" in str(type(load_settings()).model_fields["duckdb_path"].default)
+
+
+def test_airflow_takes_the_pools(migrated_home: Path, tmp_path: Path) -> None:
+    home = tmp_path / "airflow"
+    shutil.copytree(migrated_home, home)
+    (home / "airflow.cfg").unlink(missing_ok=True)  # it names the database of the home that was copied
+    file = tmp_path / "pools.json"
+    file.write_text(pools_json(load_settings(_env_file=None, extract_slots=7)))
+
+    subprocess.run(
+        [sys.executable, "-m", "airflow", "pools", "import", str(file)],
+        env=os.environ | {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"},
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+
+    with closing(sqlite3.connect(home / "airflow.db")) as database:
+        pools = dict(database.execute("SELECT pool, slots FROM slot_pool").fetchall())
+    assert {name: pools[name] for name in ("extract", "warehouse")} == {"extract": 7, "warehouse": 1}
 
 
 class TestMakeEnv:
