@@ -18,6 +18,15 @@ query: setup ## one query on the warehouse, e.g. make query SQL='from marts.cust
 airflow: manifest ## any airflow command, e.g. make airflow ARGS='dags test jaffle_shop'
 	$(RUN) airflow $(ARGS)
 
+env: ## random passwords and keys for compose.yml, into .env; what is there is never replaced
+	$(PYTHON) docker/make_env.py
+
+backup: setup ## copy the DuckDB file and the lake, consistent and with checksums (BACKUPS=folder)
+	$(RUN) backup $(if $(BACKUPS),--backups "$(BACKUPS)")
+
+restore: setup ## put the newest backup back (BACKUP=folder: that one; FORCE=1: over what is there, which is kept)
+	$(RUN) restore $(if $(BACKUPS),--backups "$(BACKUPS)") $(if $(BACKUP),--backup "$(BACKUP)") $(if $(filter 1,$(FORCE)),--force)
+
 ## -- check it
 test: manifest ## set everything up and run the tests (PYTEST='-k name' for some of them)
 	.venv/bin/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(PYTEST)
@@ -49,9 +58,10 @@ setup: ## make .venv from the lock file
 manifest: setup ## parse the dbt project ahead of time, so that no DAG parse has to
 	.venv/bin/python -m include.elt.manifest
 
-lock: setup ## resolve requirements.txt, requirements-dev.txt and benchmarks/dlt.txt again into their lock files
+lock: setup ## resolve all requirements again into their lock files
 	.venv/bin/uv pip compile $(LOCK) requirements-dev.txt -o requirements-dev.lock
 	.venv/bin/uv pip compile $(LOCK) requirements.txt -c requirements-dev.lock -o requirements.lock
+	.venv/bin/uv pip compile $(LOCK) requirements-image.txt -c requirements-dev.lock -o requirements-image.lock
 	.venv/bin/uv pip compile $(LOCK) benchmarks/dlt.txt -o benchmarks/dlt.lock
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(UPGRADE)
 
@@ -71,4 +81,4 @@ clean: ## remove what was made here: warehouse, lake, local Airflow, caches (not
 help: ## this list
 	awk 'BEGIN {FS = ":.*## "} /^## --/ {printf "\n%s\n", substr($$0, 7)} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: run up query airflow test check lint types bench bench-sources deploy setup manifest lock sample-data readme format clean help
+.PHONY: run up query airflow env backup restore test check lint types bench bench-sources deploy setup manifest lock sample-data readme format clean help

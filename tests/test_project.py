@@ -64,7 +64,7 @@ def test_what_the_product_is_made_of_is_pinned_and_locked(package: str) -> None:
     assert pins("requirements.lock")[package] == pins("requirements.txt")[package]
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock", "requirements-image.lock"])
 def test_a_lock_file_has_a_hash_for_everything_and_no_host(lock: str) -> None:
     text = (ROOT / lock).read_text()
     entries = re.split(r"\n(?=[A-Za-z0-9])", text.strip())
@@ -78,6 +78,12 @@ def test_the_two_lock_files_agree() -> None:
     production, development = pins("requirements.lock"), pins("requirements-dev.lock")
 
     assert {name: development.get(name) for name in production} == production
+
+
+def test_the_images_hold_what_was_tested() -> None:
+    image, production = pins("requirements-image.lock"), pins("requirements.lock")
+
+    assert {name: image.get(name) for name in production} == production
 
 
 def test_sling_and_its_binary_have_one_version() -> None:

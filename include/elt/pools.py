@@ -1,26 +1,30 @@
-"""The pools a deployment needs, as the file that `airflow pools import` reads.
-
-`python -m include.elt.pools > pools.json && airflow pools import pools.json`. The Helm values do that after the
-migration of the metadata database; the local Airflow makes the same pools through its API.
-"""
+"""`python -m include.elt.pools`: the pools that have to exist before a DAG runs, for `airflow pools import`."""
 
 from __future__ import annotations
 
 import json
 import sys
 
-from include.elt.settings import SettingsError, load_settings
+from include.elt.errors import EltError
+from include.elt.settings import Settings, load_settings
+
+
+def pools_json(settings: Settings) -> str:
+    """The pools of a deployment as JSON."""
+    pools = {
+        name: {"slots": slots, "description": "made by the deployment", "include_deferred": False}
+        for name, slots in settings.pools().items()
+    }
+    return json.dumps(pools, indent=1)
 
 
 def main() -> int:
-    """Write the pools to the standard output; returns the exit code."""
+    """Print them; returns the exit code."""
     try:
-        pools = load_settings().pools()
-    except SettingsError as error:
+        print(pools_json(load_settings()))
+    except EltError as error:
         print(error, file=sys.stderr)
         return 2
-    description = "made from the settings"
-    print(json.dumps({name: {"slots": slots, "description": description} for name, slots in pools.items()}, indent=2))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The command line: `python -m include.elt.local run | up | airflow … | query SQL`.
+"""The command line: `python -m include.elt.local run | up | airflow … | query SQL | backup | restore`.
 
 Exit codes: 0 success, 1 the run (or the query) failed, 2 it could not start or was refused, 128 + n ended by signal n.
 """
@@ -44,6 +44,12 @@ def _parser() -> argparse.ArgumentParser:
     airflow.add_argument("arguments", nargs=argparse.REMAINDER)
     query = commands.add_parser("query", help="a query on the DuckDB file, read-only")
     query.add_argument("sql")
+    backup = commands.add_parser("backup", help="copy the DuckDB file and the lake, consistent and with checksums")
+    restore = commands.add_parser("restore", help="put a backup back, every file verified first")
+    for command in (backup, restore):
+        command.add_argument("--backups", metavar="FOLDER", help="folder of the backups (default: data/backups)")
+    restore.add_argument("--backup", metavar="FOLDER", help="which (default: the newest one)")
+    restore.add_argument("--force", action="store_true", help="replace what is there; it is kept beside itself")
     return parser
 
 
@@ -73,6 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 from include.elt.local.passthrough import airflow_command
 
                 airflow_command(given.arguments)
+            case "backup":
+                from include.elt.local.backup import backup_command
+
+                return backup_command(given.backups)
+            case "restore":
+                from include.elt.local.backup import restore_command
+
+                return restore_command(given.backups, given.backup, force=given.force)
             case _:
                 from include.elt.local.query import query_warehouse
 
