@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -384,6 +384,38 @@ class DatabaseSource:
         }
         sling.run("SOURCE", "LAKE", self.stream.id, config, self.settings.extract_timeout)
         check_text(self.stream, target, header)
+
+
+def within(name: str, window: Window, literal: Callable[[str], str], *, nullable: bool) -> str:
+    """The condition of a window; see `Dialect.within`.
+
+    Args:
+        name: the column, quoted.
+        window: the range.
+        literal: spells a value of the column.
+        nullable: whether the column may be NULL.
+    """
+    if window.upper is None:
+        return f"{name} IS NULL"
+    limits = [] if window.lower is None else [f"{name} >= {literal(window.lower)}"]
+    limits.append(f"{name} {'<=' if window.closed else '<'} {literal(window.upper)}")
+    inside = " AND ".join(limits)
+    return f"{inside} OR {name} IS NULL" if nullable else inside
+
+
+def part(name: str, lower: str | None, upper: str | None, literal: Callable[[str], str]) -> str:
+    """The condition of a part; see `Dialect.part`.
+
+    Args:
+        name: the column, quoted.
+        lower: its smallest value; None for the first part, which holds NULL.
+        upper: the smallest value of the next part; None for the last part.
+        literal: spells a value of the column.
+    """
+    limits = [] if lower is None else [f"{name} >= {literal(lower)}"]
+    limits += [] if upper is None else [f"{name} < {literal(upper)}"]
+    inside = " AND ".join(limits)
+    return f"{inside} OR {name} IS NULL" if lower is None else inside
 
 
 def all_of(conditions: Iterable[str | None]) -> str:

@@ -26,7 +26,7 @@ from include.elt.modes import Window
 from include.elt.replication import Stream
 from include.elt.settings import Settings
 from include.elt.sling import redact
-from include.elt.sources.database import COUNT, Relation, SourceColumn, Way
+from include.elt.sources.database import COUNT, Relation, SourceColumn, Way, part, within
 
 ROWS = 500
 """Rows of a block."""
@@ -171,21 +171,11 @@ class Mssql:
 
     def within(self, column: SourceColumn, window: Window) -> str:
         """The condition of a window."""
-        name = _name(column.name)
-        if window.upper is None:
-            return f"{name} IS NULL"
-        limits = [] if window.lower is None else [f"{name} >= {_literal(window.lower, column)}"]
-        limits.append(f"{name} {'<=' if window.closed else '<'} {_literal(window.upper, column)}")
-        inside = " AND ".join(limits)
-        return f"{inside} OR {name} IS NULL" if column.nullable else inside
+        return within(_name(column.name), window, partial(_literal, column=column), nullable=column.nullable)
 
     def part(self, column: SourceColumn, lower: str | None, upper: str | None) -> str:
         """The condition of a part."""
-        name = _name(column.name)
-        limits = [] if lower is None else [f"{name} >= {_literal(lower, column)}"]
-        limits += [] if upper is None else [f"{name} < {_literal(upper, column)}"]
-        inside = " AND ".join(limits)
-        return f"{inside} OR {name} IS NULL" if lower is None else inside
+        return part(_name(column.name), lower, upper, partial(_literal, column=column))
 
     def ways(self, relation: Relation, columns: Mapping[str, SourceColumn | None], condition: str) -> Iterator[Way]:
         """By ranges of the primary key, row by row."""

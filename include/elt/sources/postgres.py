@@ -21,7 +21,7 @@ from include.elt.modes import Window
 from include.elt.replication import Stream
 from include.elt.settings import Settings
 from include.elt.sling import redact
-from include.elt.sources.database import COUNT, Relation, SourceColumn, Way, all_of
+from include.elt.sources.database import COUNT, Relation, SourceColumn, Way, all_of, part, within
 from include.elt.sql import literal, quoted
 
 log = logging.getLogger(__name__)
@@ -157,21 +157,11 @@ class Postgres:
 
     def within(self, column: SourceColumn, window: Window) -> str:
         """The condition of a window."""
-        name = quoted(column.name)
-        if window.upper is None:
-            return f"{name} IS NULL"
-        limits = [] if window.lower is None else [f"{name} >= {literal(window.lower)}"]
-        limits.append(f"{name} {'<=' if window.closed else '<'} {literal(window.upper)}")
-        inside = " AND ".join(limits)
-        return f"{inside} OR {name} IS NULL" if column.nullable else inside
+        return within(quoted(column.name), window, literal, nullable=column.nullable)
 
     def part(self, column: SourceColumn, lower: str | None, upper: str | None) -> str:
         """The condition of a part."""
-        name = quoted(column.name)
-        limits = [] if lower is None else [f"{name} >= {literal(lower)}"]
-        limits += [] if upper is None else [f"{name} < {literal(upper)}"]
-        inside = " AND ".join(limits)
-        return f"{inside} OR {name} IS NULL" if lower is None else inside
+        return part(quoted(column.name), lower, upper, literal)
 
     def ways(self, relation: Relation, columns: Mapping[str, SourceColumn | None], condition: str) -> Iterator[Way]:
         """By pages, in groups, row by row."""
