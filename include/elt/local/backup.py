@@ -34,7 +34,6 @@ from include.elt.errors import EltError, LoadError, WarehouseBusyError
 from include.elt.lake import MANIFEST, read_manifest, verify
 from include.elt.paths import ROOT, shown
 from include.elt.settings import Settings, load_settings
-from include.elt.sql import quoted
 from include.elt.warehouse.duckdb.file import connected
 
 INDEX = "index.json"
@@ -110,7 +109,9 @@ def back_up(settings: Settings, backups: Path = BACKUPS) -> Path:
             "files": [asdict(each) for each in entries],
         }
         _write(BytesIO(json.dumps(index, indent=1, ensure_ascii=False).encode()), new / INDEX)
+        _sync(new)
         new.rename(final)
+        _sync(final.parent)
     except OSError as error:
         raise BackupError(f"{shown(final)} could not be written: {error}") from error
     finally:
@@ -233,13 +234,18 @@ def _contents(sql: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Any]]:
     ).fetchall()
     found = {}
     for schema, table in names:
+        place = f"{_identifier(schema)}.{_identifier(table)}"
         # A sum in a wide type: equal rows do not cancel each other out, as they would with xor.
-        row = sql.execute(
-            f"SELECT count(*), coalesce(sum(hash(t)::HUGEINT), 0)::VARCHAR FROM {quoted(f'{schema}.{table}')} AS t"  # noqa: S608
-        ).fetchone()
+        checksum = "coalesce(sum(hash(t)::HUGEINT), 0)::VARCHAR"
+        row = sql.execute(f"SELECT count(*), {checksum} FROM {place} AS t").fetchone()  # noqa: S608
         if row is not None:
             found[f"{schema}.{table}"] = {"rows": row[0], "checksum": row[1]}
     return found
+
+
+def _identifier(name: str) -> str:
+    """One name in SQL; a dot in it is part of it."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _copy_extraction(folder: Path, backup: Path, lake: Path) -> list[Entry]:
@@ -291,6 +297,16 @@ def _write(reader: BinaryIO, target: Path) -> tuple[int, str]:
         writer.flush()
         os.fsync(writer.fileno())
     return size, digest.hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    """Make the names in a folder and in those below it durable."""
+    for each in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        handle = os.open(each, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _read_index(backup: Path) -> tuple[Mapping[str, Any], list[Entry]]:
@@ -363,6 +379,8 @@ def _into_place(moves: Sequence[tuple[Path, Path]], mark: str, wait: float) -> N
                 place.rename(aside)
                 done.append((place, aside))
         for new, place in reversed(moves):  # the warehouse last: with it the restore is there
+            if new.is_dir():
+                _sync(new)
             new.rename(place)
             done.append((new, place))
     except OSError:

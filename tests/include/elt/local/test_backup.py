@@ -42,7 +42,9 @@ class Place:
         with duckdb.connect(str(self.warehouse), read_only=True) as sql:
             names = sql.execute("SELECT schema_name, table_name FROM duckdb_tables() ORDER BY ALL").fetchall()
             return {
-                f"{schema}.{name}": sql.execute(f'SELECT * FROM "{schema}"."{name}" ORDER BY ALL').fetchall()
+                f"{schema}.{name}": sql.execute(
+                    "SELECT * FROM {}.{} ORDER BY ALL".format(*map(module._identifier, (schema, name)))
+                ).fetchall()
                 for schema, name in names
             }
 
@@ -68,6 +70,7 @@ def place(bench: Bench) -> Place:
         bench.warehouse().load(manifest, folder)
     with duckdb.connect(str(bench.database)) as sql:
         sql.execute("CREATE SCHEMA marts; CREATE TABLE marts.twice AS SELECT 1 AS n FROM range(2)")
+        sql.execute('CREATE TABLE marts."a.b ""c"" ß" AS SELECT 1 AS n')
     return Place(bench, bench.settings(lock_timeout=1))
 
 
