@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from include.elt.local.client import Client
 from include.elt.local.environment import free_port
@@ -36,6 +37,7 @@ class RealAirflow:
         home: its AIRFLOW_HOME.
         root: the project.
         environment: what its commands are started with.
+        process: the command that it is.
     """
 
     url: str
@@ -43,6 +45,19 @@ class RealAirflow:
     home: Path
     root: Path
     environment: dict[str, str]
+    process: psutil.Process
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Airflow without a move: SQLite has one writer, and a command that writes much would find it busy."""
+        others = self.process.children(recursive=True)
+        for each in others:
+            each.suspend()
+        try:
+            yield
+        finally:
+            for each in others:
+                each.resume()
 
     def command(self, *words: str) -> str:
         """An `airflow` command; what it prints."""
@@ -119,7 +134,7 @@ def real_airflow(deployment: Any) -> Iterator[RealAirflow]:
         [(user, password)] = json.loads((home / "passwords.json").read_text()).items()
         output.write_text("")  # it shows the login, which is none of a test's business
         with Client(url, user, password) as client:
-            yield RealAirflow(url, client, home, deployment.root, environment)
+            yield RealAirflow(url, client, home, deployment.root, environment, psutil.Process(up.pid))
     finally:
         if up.poll() is None:
             up.terminate()

@@ -122,6 +122,9 @@ def test_killed_at_ten_moments_with_four_parts(free: Any) -> None:
     """SIGKILL of the whole run, with Sling: nothing half is seen, and the next run is right."""
     create(free, 60_000)
     keys = KEYS | {"meta": {"lookback": "30 days", "deletes": "hard", "parallel": 4}}
+    started = time.monotonic()
+    subprocess.run(**free.in_a_process(COLUMNS, keys), check=True, timeout=120)
+    usual = time.monotonic() - started
     clock = random.Random(3)
     killed = 0
     for number in range(10):
@@ -131,7 +134,7 @@ def test_killed_at_ten_moments_with_four_parts(free: Any) -> None:
         free.server.execute(f"DELETE FROM {free.table} WHERE id % 1000 = {number}")
         process = subprocess.Popen(**free.in_a_process(COLUMNS, keys))
         try:
-            process.wait(clock.uniform(0.8, 6))
+            process.wait(clock.uniform(0.3, 1) * usual)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             killed += 1
