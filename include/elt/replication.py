@@ -91,7 +91,7 @@ class Meta(_Strict):
         ge=1,
         le=16,
         description="Sling processes that read the stream at the same time, each a range of the primary key's first"
-        " column",
+        " column; the full refresh of an incremental stream is read by one",
     )
 
     @field_validator("lookback")

@@ -193,7 +193,10 @@ class DatabaseSource:
         conditions = [self.dialect.within(there[window.column], window)] if window else []
         wanted = [there.get(name) for name in contract.names]
         key = there[self.stream.primary_key[0]]
-        read = self._read(relation, work, null, contract, wanted, conditions, key, self.stream.meta.parallel)
+        # Parts are read at different moments. Without an upper limit a later one could push the watermark beyond what
+        # an earlier one saw, so a full refresh of a stream that goes on from its watermark is one statement.
+        parallel = 1 if window is None and self.stream.has_ranges else self.stream.meta.parallel
+        read = self._read(relation, work, null, contract, wanted, conditions, key, parallel)
         keys = source_rows = None
         if self.stream.meta.deletes != "ignore" and reading.mode == "incremental":
             only = contract.only(self.stream.primary_key)

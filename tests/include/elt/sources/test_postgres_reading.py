@@ -214,6 +214,18 @@ class TestParts:
         assert len(rows) == 40_000
         assert caplog.text.count(f"{free.table} in blocks of") == 3
 
+    def test_a_full_refresh_before_a_watermark_is_one_statement(
+        self, free: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A row that changes between two parts would be missed, and the watermark would be beyond it."""
+        free.server.execute(
+            f"CREATE TABLE {free.table} AS SELECT g::bigint AS id, timestamp '2026-01-01' AS upd, 'x' AS a"
+            " FROM generate_series(1, 1000) g"
+        )
+        with caplog.at_level("INFO"):
+            assert len(free.read(COLUMNS, Reading("full-refresh"), keys=KEYS | {"meta": {"parallel": 3}})) == 1000
+        assert caplog.text.count(f"{free.table} in blocks of") == 1
+
     def test_one_part_that_fails_ends_the_others(self, free: Any) -> None:
         free.server.execute(
             f"CREATE VIEW {free.table} AS SELECT g::bigint AS id, CASE WHEN g = 1 THEN (1 / (g - 1))::text"
