@@ -166,6 +166,8 @@ class Watch:
                     self.seen.add(program)
                     self._search(f"command line of {program}", command)
                     environment = (entry / "environ").read_bytes()
+                    if (entry / "cmdline").read_bytes() != command:
+                        continue  # a process just turned into another program: whose environment this is cannot be said
                     ours = os.fsencode(self.deployment) in environment  # tests beside this one may use the password too
                     if ours and not program.startswith("sling"):
                         self._search(f"environment of {program}", environment)
