@@ -1,8 +1,8 @@
 """One Airflow task per dbt node at the speed of one `dbt build`.
 
-One task (`operators.DbtBuild`) runs `dbt build` in a worker and publishes what becomes of each node. Every node is a task
-of its own (`operators.DbtNode`) that takes no worker: it starts in the triggerer, waits there for its node and ends there.
-Cosmos reads, selects and wires the project (`group.watched_group`).
+One task (`operators.DbtBuild`) runs `dbt build` in a worker and publishes what becomes of each node. Every node is a
+task of its own (`operators.DbtNode`) that takes no worker: it starts in the triggerer, waits there for its node and
+ends there. Cosmos reads, selects and wires the project (`group.watched_group`).
 
 | module | what it does |
 |---|---|

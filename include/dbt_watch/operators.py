@@ -64,9 +64,9 @@ Keeper = Callable[[Path, Context], None]
 class DbtBuild(BaseOperator):
     """One `dbt build` for all the nodes of a group, the only task of it that takes a worker.
 
-    It fails when dbt did not come to its end, when something failed that has no task (a hook), and, while there are tries
-    left, when a node failed: the next try builds what failed and what was skipped, as `dbt retry` would. On its last try
-    a node that failed is told by the node's task only, which is red; the build itself has ended well then.
+    It fails when dbt did not come to its end, when something failed that has no task (a hook), and, while there are
+    tries left, when a node failed: the next try builds what failed and what was skipped, as `dbt retry` would. On its
+    last try a node that failed is told by the node's task only, which is red; the build itself has ended well then.
 
     Args:
         project: the dbt project.
@@ -127,7 +127,7 @@ class DbtBuild(BaseOperator):
         self._tell_assets(context, board)
 
     def on_kill(self) -> None:
-        """Stop dbt as Ctrl-C does: it cancels the queries that run. (Called in the thread that runs dbt.)"""
+        """Stop dbt as Ctrl-C does: it cancels the queries that run. Airflow calls this in the thread that runs dbt."""
         raise KeyboardInterrupt("the task was stopped")
 
     def _begin(
@@ -203,7 +203,7 @@ class DbtNode(BaseOperator):
         )
 
     def execute(self, context: Context) -> None:
-        """Without a triggerer (`dag.test()`, `airflow dags test`): take the verdict of the build, which goes first."""
+        """Without a triggerer (`dag.test()`): take the verdict of the build, which goes first."""
         seen = self._look(context)
         if in_dag_test() and not seen.ended:
             raise AirflowRescheduleException(utcnow())  # type: ignore[no-untyped-call]

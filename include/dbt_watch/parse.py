@@ -2,9 +2,9 @@
 
 usage: python -m include.dbt_watch.parse FOLDER PROFILES_YML PROFILE TARGET
 
-Writes beside dbt's own manifest.json and partial_parse.msgpack, in FOLDER/target: the target's schema, and `graph.json`,
-the few fields of each node that Cosmos reads. A thousand models are 20 MB in manifest.json, and each parse of a DAG file
-would read them.
+Writes beside dbt's own manifest.json and partial_parse.msgpack, in FOLDER/target: the target's schema, and
+`graph.json`, the few fields of each node that Cosmos reads. A thousand models are 20 MB in manifest.json, and each
+parse of a DAG file would read them.
 """
 
 from __future__ import annotations

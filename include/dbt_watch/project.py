@@ -1,9 +1,9 @@
 """Calls dbt in this process, on the project as it was parsed ahead of time.
 
-dbt accepts a partial parse only where the profile and its environment variables are the ones it was made with, which in an
-image they never are: each process would parse the whole project again. Here the parsed project is handed to dbt as it is,
-after a check of everything that parsing depends on: dbt's version, the adapter's type, the target, the database and
-schema, the environment variables that the project itself reads, and no `vars`. Otherwise dbt parses.
+dbt accepts a partial parse only where the profile and its environment variables are the ones it was made with, which
+in an image they never are: each process would parse the whole project again. Here the parsed project is handed to dbt
+as it is, after a check of everything that parsing depends on: dbt's version, the adapter's type, the target, the
+database and schema, the environment variables that the project itself reads, and no `vars`. Otherwise dbt parses.
 """
 
 from __future__ import annotations
@@ -49,9 +49,12 @@ class DbtProject:
             environment: environment variables for dbt. They are unset afterwards.
             variables: dbt's `--vars`.
         """
-        with tempfile.TemporaryDirectory(prefix="dbt_") as scratch, self.profile.ensure_profile() as (profiles, more):
-            with _environment({**environment, **more}):
-                yield Session(self, Path(scratch), profiles.parent, dict(variables or {}))
+        with (
+            tempfile.TemporaryDirectory(prefix="dbt_") as scratch,
+            self.profile.ensure_profile() as (profiles, more),
+            _environment({**environment, **more}),
+        ):
+            yield Session(self, Path(scratch), profiles.parent, dict(variables or {}))
 
 
 @dataclass

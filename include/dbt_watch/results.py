@@ -1,7 +1,8 @@
 """From dbt's results, which come one by one, to one outcome per node that has a task.
 
 A test belongs to the task of one node: that on which it is declared, else to the last one that is built of those it
-reads, else to the source it reads. A node is `ok` when dbt has built it and all its tests that are in the build have passed.
+reads, else to the source it reads. A node is `ok` when dbt has built it and all its tests that are in the build have
+passed.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def owners(manifest: Any) -> dict[str, str]:
         parents = [each for each in test.depends_on.nodes if each.split(".")[0] in WATCHED]
         declared = getattr(test, "attached_node", None) or getattr(test, "tested_node_unique_id", None)
         if parents:
-            found[test.unique_id] = declared if declared in parents else max(parents, key=depth)
+            found[str(test.unique_id)] = str(declared) if declared in parents else max(parents, key=depth)
     return found
 
 

@@ -1,8 +1,9 @@
-"""The status of a build on its way from the worker to the triggerer, which share no disk: a few XComs of the build's task.
+"""The status of a build on its way from the worker to the triggerer: a few XComs of the build's task.
 
-`dbt_status` is the head, rewritten a few times a second at most: the build's id, how many parts there are, whether it is
-final. Each part `dbt_status_1`, `_2`, … is written once and holds the outcomes that are new since the part before. So what
-is written grows with the number of nodes and not with its square, and no value grows large.
+The two share no disk. `dbt_status` is the head, rewritten a few times a second at most: the build's id, how many parts
+there are, whether it is final. Each part `dbt_status_1`, `_2`, … is written once and holds the outcomes that are new
+since the part before. So what is written grows with the number of nodes and not with its square, and no value grows
+large.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ def part(number: int) -> str:
 
 
 class Publisher:
-    """Publishes what becomes of each node. dbt's threads only put events into a queue; a thread of its own does the rest.
+    """Publishes what becomes of each node.
+
+    dbt's threads only put events into a queue; a thread of its own does the rest.
 
     Args:
         build: id of this try of the build.

@@ -48,6 +48,11 @@ def reader_of(run: tuple[str, str, str]) -> Reader:
     return reader
 
 
+def nodes_are_watched() -> bool:
+    """Whether tasks wait in this process for what becomes of their nodes."""
+    return bool(_seen)
+
+
 async def look(run: tuple[str, str, str], reader: Reader) -> Snapshot:
     """One look at the build of a run, through the triggerer's own connection to Airflow.
 
@@ -64,17 +69,22 @@ async def look(run: tuple[str, str, str], reader: Reader) -> Snapshot:
     # First the state, then the status: so the status of a build that has ended is its last.
     states = getattr(await task_runner.SUPERVISOR_COMMS.asend(question), "task_states", None) or {}
     mine = states.get(run_id, {})
-    where = {"dag_id": dag_id, "task_id": build, "run_id": run_id}
-    head = await BaseXCom.aget_one(key=KEY, **where)
+
+    async def read(key: str) -> Any:
+        return await BaseXCom.aget_one(key=key, dag_id=dag_id, task_id=build, run_id=run_id)
+
+    head = await read(KEY)
     if keys := reader.missing(head):
-        parts = [await BaseXCom.aget_one(key=key, **where) for key in keys]
+        parts = [await read(key) for key in keys]
         if not reader.take(parts):
             head = None  # cleared while it was read
     return reader.snapshot(mine.get(build), build in mine, head)
 
 
 class DbtNodeTrigger(BaseEventTrigger):
-    """Waits for what becomes of one node, and ends its task. (Only a `BaseEventTrigger` may share a stream.)
+    """Waits for what becomes of one node, and ends its task.
+
+    Only a `BaseEventTrigger` may share a stream, which is why this is one.
 
     Args:
         node: unique id of the dbt node.
@@ -83,8 +93,8 @@ class DbtNodeTrigger(BaseEventTrigger):
         run_id: likewise.
     """
 
-    def __init__(self, node: str, build: str, dag_id: str | None = None, run_id: str | None = None) -> None:
-        super().__init__()
+    def __init__(self, node: str, build: str, dag_id: str | None = None, run_id: str | None = None) -> None:  # noqa: ARG002
+        super().__init__()  # type: ignore[no-untyped-call]
         self.node = node
         self.build = build
 
@@ -166,7 +176,7 @@ class DbtNodeTrigger(BaseEventTrigger):
         outcome = dict(seen.nodes.get(self.node, {}))
         self._tell(found, outcome)
         if found.what == BUILD_ALONE:
-            return TriggerEvent({"why": found.why, "build": found.build})
+            return TriggerEvent({"why": found.why, "build": found.build})  # type: ignore[no-untyped-call]
         short = {name: value for name, value in outcome.items() if name not in ("lines", "sql")}
         xcoms: dict[str, Any] = {ANSWERED: found.build, **({OUTCOME: short} if short else {})}
         ends = {OK: TaskSuccessEvent, FAILED: TaskFailedEvent, LEFT_OUT: TaskSkippedEvent}

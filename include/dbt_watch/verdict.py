@@ -1,11 +1,12 @@
 """What a node's task makes of the status of a build. Plain functions of plain values: no Airflow, no dbt.
 
-Several builds may have run for one DAG run: the build was tried again, or somebody cleared it. A status is worth something
-only if it is the one of the last of them, and a task that was cleared must not be answered twice by one build:
+Several builds may have run for one DAG run: the build was tried again, or somebody cleared it. A status is worth
+something only if it is the one of the last of them, and a task that was cleared must not be answered twice by one
+build:
 
 - A status belongs to the build of its `build` id, which is new for each try of the build's task.
-- While the build's task has not ended, a status counts only when it was seen to change ("alive"): another could have been
-  left behind by a try that was killed or cleared. No clock is compared with another.
+- While the build's task has not ended, a status counts only when it was seen to change ("alive"): another could have
+  been left behind by a try that was killed or cleared. No clock is compared with another.
 - Each task notes by which build it was answered; by that build it is not answered again.
 """
 

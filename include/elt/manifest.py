@@ -1,7 +1,7 @@
 """`make manifest`: parse the dbt project ahead of time, when it or what it is parsed with has changed.
 
-Cosmos renders the tasks from `dbt/target/graph.json`, so that no DAG parse runs dbt, and each build starts from the parsed
-project beside it (`include/dbt_watch/project.py` says when).
+Cosmos renders the tasks from `dbt/target/graph.json`, so that no DAG parse runs dbt, and each build starts from the
+parsed project beside it (`include/dbt_watch/project.py` says when).
 """
 
 from __future__ import annotations

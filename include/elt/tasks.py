@@ -94,7 +94,7 @@ def pipeline_params(replication: Replication) -> dict[str, Param]:
             {},
             type="object",
             title="dbt vars",
-            description="Variables of the dbt project, as `dbt build --vars` takes them. The project is then parsed anew.",
+            description="Variables of the dbt project, as `dbt build --vars` takes them. dbt then parses it anew.",
         ),
         "event_time_start": Param(
             None,
