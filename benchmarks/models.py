@@ -1,11 +1,12 @@
 """Airflow's cost of a dbt project: DAG runs beside plain `dbt build`, and the parse of the DAG file.
 
-usage: python -m benchmarks.models [--models 200 1000] [--runs 3] [--ways dbt ours watcher local] [--parse]
+usage: python -m benchmarks.models [--models 200 1000] [--runs 3] [--ways ours watcher local] [--parse]
 
-Generated projects: layers of a fifth of the models each, every model a table that reads two of the layer before, with two
-data tests. The ways take turns, in one Airflow with PostgreSQL as its metadata database where `BENCHMARK_METADATA`
-names one (a SQLAlchemy URL), else SQLite. Wall-clock time of a DAG run is what Airflow says of it; processor time is
-that of all of Airflow, tasks included. So is the greatest number of task processes that a run had.
+Generated projects: layers of a fifth of the models each, every model a table that reads two of the layer before, with
+two data tests. The ways take turns, in one Airflow with PostgreSQL as its metadata database where
+`BENCHMARK_METADATA` names one (a SQLAlchemy URL), else SQLite. Wall-clock time of a DAG run is what Airflow says of
+it; processor time is that of all of Airflow, tasks included. Task processes are those that were seen while the run
+lasted.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -46,7 +46,7 @@ DAGS = {
 
 @dataclass(frozen=True)
 class Took:
-    """What one run took: seconds, CPU seconds, and the greatest number of task processes."""
+    """What one run took: seconds, CPU seconds, and the number of task processes that were seen."""
 
     wall: float
     cpu: float
@@ -62,12 +62,10 @@ def generate(folder: Path, count: int) -> None:
         name = f"m{number:04}"
         if layer:
             first, second = ((layer - 1) * width + (place + step) % width for step in (0, 1))
-            models[name] = (
-                f"select a.id, a.x + b.x as x from {{{{ ref('m{first:04}') }}}} as a"
-                f" join {{{{ ref('m{second:04}') }}}} as b using (id)"
-            )
+            left, right = (f"{{{{ ref('m{parent:04}') }}}}" for parent in (first, second))
+            models[name] = f"select a.id, a.x + b.x as x from {left} as a join {right} as b using (id)"  # noqa: S608
         else:
-            models[name] = f"select i as id, i * {number} as x from range(1000) as t(i)"
+            models[name] = f"select i as id, i * {number} as x from range(1000) as t(i)"  # noqa: S608
         columns.append(f"- {{name: {name}, columns: [{{name: id, data_tests: [unique, not_null]}}]}}")
     watched.write_project(folder, models, {}, "models:\n" + "\n".join(columns) + "\n")
 
@@ -122,7 +120,7 @@ def airflow_run(airflow: RealAirflow, dag_id: str) -> Took:
     ended = 0.0
     while not ended:
         workers |= _tasks(airflow.process)
-        if time.monotonic() % 1 < 0.2 and run.state() in ("success", "failed"):  # noqa: PLR2004
+        if time.monotonic() % 1 < 0.2 and run.state() in ("success", "failed"):
             ended = time.monotonic()
         time.sleep(0.1)
     if (state := run.state()) != "success":
@@ -149,7 +147,8 @@ def _tasks(process: psutil.Process) -> set[int]:
     found = set()
     for each in process.children(recursive=True):
         try:
-            if each.name().startswith("airflow task") or "task supervisor" in " ".join(each.cmdline()):
+            title = " ".join(each.cmdline())
+            if title.startswith("airflow worker -- ") and "LocalExecutor" not in title:
                 found.add(each.pid)
         except psutil.Error:
             continue

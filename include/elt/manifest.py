@@ -26,7 +26,7 @@ PROJECT = "jdbt"
 """Name of the dbt project and of its profile."""
 
 _STAMP = MANIFEST.with_name(".parsed")
-_FILES = MANIFEST.with_name(".files.json")
+_FILES = ".files.json"
 _TIMEOUT = 600
 _OF_DBT = ("target", "logs", "dbt_packages")
 
@@ -61,7 +61,8 @@ def _files() -> dict[str, str]:
 
 def changed_files() -> list[str]:
     """Files of the project that are not as they were when it was parsed: changed, new or gone."""
-    parsed = json.loads(_FILES.read_bytes()) if _FILES.is_file() else {}
+    stamp = MANIFEST.with_name(_FILES)
+    parsed = json.loads(stamp.read_bytes()) if stamp.is_file() else {}
     return sorted(name for name, _ in set(parsed.items()) ^ set(_files().items()))
 
 
@@ -96,7 +97,7 @@ def build_manifest(settings: Settings) -> Path:
     )
     if result.returncode:
         raise ManifestError(f"dbt cannot parse {shown(DBT_PROJECT)}:\n{result.stdout.strip()}")
-    _FILES.write_text(json.dumps(_files()))
+    MANIFEST.with_name(_FILES).write_text(json.dumps(_files()))
     _STAMP.write_text(digest)
     return MANIFEST
 
