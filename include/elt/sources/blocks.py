@@ -12,6 +12,8 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from include.elt.csvfile import LARGEST_FIELD
@@ -34,68 +36,112 @@ _HEAD = re.compile(rb"\n*((?:[^,\"\n]*,){4}[^,\"\n]*),(?:(\")|(?=[^\"]))")
 
 _QUOTE = ord('"')
 
-_PIECE = 1024 * 1024
+_READ = 1024 * 1024
 """Bytes that are read at once of what Sling writes."""
+
+_SMALLEST, _LARGEST = 16 * 1024 * 1024, 64 * 1024 * 1024
+"""Bytes of the first piece and of those after a few; each is twice as large as the one before. A piece is cast while
+the next one comes, so the last one should be small, but each becomes a file of the lake."""
 
 _PAUSE = 0.01
 """Seconds until Sling may have written more."""
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Some of the lines that came in blocks, each block of them proven.
+
+    Attributes:
+        file: CSV with a header.
+        rows: its rows.
+        longest: characters of the longest row, at most.
+    """
+
+    file: Path
+    rows: int
+    longest: int
+
+
 def unwrap(
     blocks: Path,
-    text: Path,
+    folder: Path,
     header: tuple[str, ...],
     encoding: str,
     label: str,
     ended: Callable[[], bool] = lambda: True,
-) -> tuple[int, int]:
-    """Write the lines inside the blocks to a file of their own, and prove that they are what the server sent.
+) -> Iterator[Piece]:
+    """Write the lines inside the blocks to files of their own, and prove that they are what the server sent.
+
+    What is given before the end is proven in itself; that nothing is missing is proven at the end.
 
     Args:
         blocks: CSV with the columns `BLOCK`, in UTF-8; it may still be on its way.
-        text: the file to write.
+        folder: where to write.
         header: column names of the lines, without `END`.
         encoding: encoding of the text that the server took the SHA-256 of.
         label: what a message calls the source.
         ended: whether nothing is added to `blocks` any more.
 
-    Returns:
-        Rows, and the characters of the longest one.
+    Yields:
+        The lines in pieces, one at least, each as soon as it is written.
 
     Raises:
         ExtractError: a block is missing, is there twice or is not the one that the server sent, or is too large.
     """
-    rows = longest = 0
     seen: set[str] = set()
     total = ""
-    with text.open("wb") as target:
-        target.write(",".join((*header, END)).encode() + b"\n")
-        records = _records(_growing(blocks, ended), label)
-        next(records, None)
-        for (number, blocks_in_all, count, length, digest), block in records:
-            if number.startswith("-"):
-                continue
-            total = blocks_in_all
-            if number in seen:
-                raise ExtractError(f"{label}: Sling delivered the block {number} twice; nothing was loaded")
-            seen.add(number)
-            if count == "0":
-                continue
-            sent = block if encoding == "utf-8" else block.decode().encode(encoding)
-            if hashlib.sha256(sent).hexdigest() != digest.lower():
-                raise ExtractError(
-                    f"{label}: block {number} of {total} is not what the server sent (sha256 differs);"
-                    " nothing was loaded"
-                )
-            rows += int(count)
-            longest = max(longest, int(length))
-            target.write(block)
-            target.write(b"\n")
+    proven = _proven(_records(_growing(blocks, ended), label), encoding, label)
+    for number in count():
+        file, rows, longest, size = folder / f"text-{number:05d}.csv", 0, 0, 0
+        limit, full = min(_SMALLEST * 2**number, _LARGEST), False
+        with file.open("wb") as target:
+            target.write(",".join((*header, END)).encode() + b"\n")
+            for block in proven:
+                if block.number in seen:
+                    raise ExtractError(f"{label}: Sling delivered the block {block.number} twice; nothing was loaded")
+                seen.add(block.number)
+                total = block.total
+                if block.rows:
+                    rows, longest, size = rows + block.rows, max(longest, block.longest), size + len(block.text)
+                    target.writelines((block.text, b"\n"))
+                if full := size >= limit:
+                    break
+        if rows or not number:
+            yield Piece(file, rows, longest)
+        if not full:
+            break
     if not total or seen != set(map(str, range(int(total)))):
         raise ExtractError(
             f"{label}: Sling delivered {len(seen)} blocks of {total or 'at least 1'}; nothing was loaded"
         )
-    return rows, longest
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A block; see `BLOCK`."""
+
+    number: str
+    total: str
+    rows: int
+    longest: int
+    text: bytes
+
+
+def _proven(records: Iterator[tuple[list[str], bytes]], encoding: str, label: str) -> Iterator[_Block]:
+    """The blocks of records with the columns `BLOCK`, each compared with its digest."""
+    next(records, None)
+    for (number, total, rows, longest, digest), text in records:
+        if number.startswith("-"):
+            continue
+        if rows == "0":
+            yield _Block(number, total, 0, 0, b"")
+            continue
+        sent = text if encoding == "utf-8" else text.decode().encode(encoding)
+        if hashlib.sha256(sent).hexdigest() != digest.lower():
+            raise ExtractError(
+                f"{label}: block {number} of {total} is not what the server sent (sha256 differs); nothing was loaded"
+            )
+        yield _Block(number, total, int(rows), int(longest), text)
 
 
 def _growing(file: Path, ended: Callable[[], bool]) -> Iterator[bytes]:
@@ -107,7 +153,7 @@ def _growing(file: Path, ended: Callable[[], bool]) -> Iterator[bytes]:
     with file.open("rb", buffering=0) as stream:
         while True:
             last = ended()  # asked first: what was written until then is still read
-            if piece := stream.read(_PIECE):
+            if piece := stream.read(_READ):
                 yield piece
             elif last:
                 return
