@@ -3,10 +3,9 @@
 usage: python -m benchmarks.models [--models 200 1000] [--runs 3] [--ways ours watcher local] [--parse]
 
 Generated projects: layers of a fifth of the models each, every model a table that reads two of the layer before, with
-two data tests. The ways take turns, in one Airflow with PostgreSQL as its metadata database where
-`BENCHMARK_METADATA` names one (a SQLAlchemy URL), else SQLite. Wall-clock time of a DAG run is what Airflow says of
-it; processor time is that of all of Airflow, tasks included. Task processes are those that were seen while the run
-lasted.
+two data tests. The ways take turns, in one Airflow with LocalExecutor and PostgreSQL as its metadata database.
+Wall-clock time of a DAG run is what Airflow says of it; processor time is that of all of Airflow, tasks included.
+Task processes are those that were seen while the run lasted.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ from rich.table import Table
 from benchmarks.measure import measure
 from benchmarks.run import CONSOLE, STEP
 from tests.support import watched
+from tests.support.postgres import running_server
 from tests.support.real_airflow import RealAirflow, real_airflow, until
 
 LAYERS = 5
@@ -171,13 +171,17 @@ def airflow_on(folder: Path, ways: list[str]) -> Iterator[RealAirflow]:
         "LAKE": str(folder / "lake"),
         "DO_NOT_TRACK": "1",
     }
-    if url := os.environ.get("BENCHMARK_METADATA"):
-        environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = url
     deployment = SimpleNamespace(folder=folder, root=watched.ROOT, environment=environment)
-    with real_airflow(deployment) as airflow:
-        for way in ways:
-            until(partial(airflow.client.dag, way), 300, f"{way} is read")
-        yield airflow
+    with running_server() as server:
+        server.execute("create role airflow login superuser password 'airflow'")
+        server.execute("create database airflow owner airflow")
+        place = f"airflow:airflow@127.0.0.1:{server.port}/airflow"
+        environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"postgresql+psycopg://{place}"
+        environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC"] = f"postgresql+psycopg_async://{place}"
+        with real_airflow(deployment) as airflow:
+            for way in ways:
+                until(partial(airflow.client.dag, way), 300, f"{way} is read")
+            yield airflow
 
 
 def runs(count: int, repeat: int, ways: list[str]) -> None:

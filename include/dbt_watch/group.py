@@ -98,13 +98,16 @@ def watched_group(
         )
 
     kinds = (DbtResourceType.MODEL, DbtResourceType.SEED, DbtResourceType.SNAPSHOT, DbtResourceType.SOURCE)
+    config = ProjectConfig(dbt_project_path=project.folder, install_dbt_deps=False)
+    # Not as an argument: Cosmos would make an ObjectStoragePath of it, and look through every provider for its storage.
+    config.manifest_path = file
     wanted = _rendered(group_id, build_id, graph, names)
     rendered: TaskGroup = (
         TaskGroup(group_id)
         if wanted == []
         else DbtTaskGroup(
             group_id=group_id,
-            project_config=ProjectConfig(dbt_project_path=project.folder, manifest_path=file, install_dbt_deps=False),
+            project_config=config,
             profile_config=project.profile,
             execution_config=ExecutionConfig(execution_mode=ExecutionMode.LOCAL),
             render_config=RenderConfig(

@@ -31,6 +31,9 @@ HEARTBEAT = 2.0
 _PART = 200
 """Nodes per part, at most."""
 
+_PART_SIZE = 200_000
+"""Characters of a part after which the next one begins."""
+
 _PATIENCE = 600.0
 """Seconds for which the last write is tried again while Airflow's API cannot be reached."""
 
@@ -153,10 +156,16 @@ class Publisher:
         """Write the parts that are missing, then the head that tells of them."""
         began = time.monotonic()
         while self._unsent:
-            some = list(dict.fromkeys(self._unsent[:_PART]))
-            self._push(part(self._head["parts"] + 1), {node: self._document(node) for node in some})
+            some: dict[str, dict[str, Any]] = {}
+            taken = size = 0
+            while taken < min(_PART, len(self._unsent)) and size < _PART_SIZE:
+                node = self._unsent[taken]
+                some[node] = self._document(node)
+                size += len(str(some[node]))
+                taken += 1
+            self._push(part(self._head["parts"] + 1), some)
             self._head["parts"] += 1
-            del self._unsent[:_PART]
+            del self._unsent[:taken]
         self._push(KEY, {**self._head, "beat": self._head["beat"] + 1, "final": final})
         self._head["beat"] += 1
         self.writes += 1
@@ -167,9 +176,19 @@ class Publisher:
             log.warning("what this build has done could not be noted; a killed build would begin anew", exc_info=True)
 
     def _document(self, node: str) -> dict[str, Any]:
+        """A node's outcome as it is published: without what dbt takes for a secret (`DBT_ENV_SECRET_…`)."""
         document = self.board.outcomes[node].document()
-        sql = compiled_sql(self._manifest, node)
-        return {**document, "sql": sql} if sql else document
+        if sql := compiled_sql(self._manifest, node):
+            document["sql"] = _without_secrets(sql)
+        if why := document.get("why"):
+            document["why"] = _without_secrets(why)
+        return document
+
+
+def _without_secrets(text: str) -> str:
+    from dbt_common.events.functions import env_secrets, scrub_secrets
+
+    return str(scrub_secrets(text, env_secrets()))
 
 
 def _about(event: Any) -> str:

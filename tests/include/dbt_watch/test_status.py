@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from include.dbt_watch import status
-from include.dbt_watch.results import OK, Board
+from include.dbt_watch.results import OK, Board, Result
 from include.dbt_watch.status import KEY, Publisher, Reader, part
 
 MANIFEST = SimpleNamespace(nodes={"model.p.a": SimpleNamespace(compiled_code="select 1")})
@@ -83,6 +83,18 @@ def test_writes_are_few_and_none_is_large(monkeypatch: pytest.MonkeyPatch) -> No
     assert store.writes == 6, "five parts and the head"
     assert max(len(value) for key, value in store.values.items() if key != KEY) <= 200
     assert len(store.read(Reader(), "success").nodes) == 1_000
+
+
+def test_a_secret_of_dbt_is_not_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DBT_ENV_SECRET_TOKEN", "hunter2")
+    store = Store()
+    board = Board({})
+    board.add(Result("model.p.a", "error", "cannot log in with hunter2"))
+    with Publisher("one", board, MANIFEST, store.push, last=True, chosen=False):
+        pass
+
+    assert "hunter2" not in str(store.values)
+    assert "cannot log in with *****" in str(store.values)
 
 
 def test_an_api_that_is_away_for_a_while_loses_nothing() -> None:
