@@ -20,7 +20,7 @@ from include.elt.typed import PARQUET, TypedText
 
 log = logging.getLogger(__name__)
 
-_KEYS_MEMORY = "256MB"
+_KEYS_MEMORY = "128MB"
 """DuckDB's memory limit while primary keys are compared."""
 
 _EXAMPLES = 3

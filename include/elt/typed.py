@@ -9,11 +9,11 @@ from include.elt.replication import Stream
 from include.elt.sql import literal, quoted
 from include.elt.text import Text
 
-_ROW_GROUP = 56 * 2048
+ROW_GROUP = 56 * 2048
 """Rows of a row group, about; a little less than the 122,880 of a DuckDB table. A larger one would become a full and a
 tiny one there, and DuckDB writes such a table again when it closes the file, which then has twice the size."""
 
-PARQUET = f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROW_GROUP})"
+PARQUET = f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})"
 """How the lake's files are written."""
 
 

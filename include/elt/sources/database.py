@@ -350,8 +350,9 @@ class DatabaseSource:
         blocks, ended = work / "blocks.csv", threading.Event()
 
         def unwrapped() -> Iterator[_Text]:
-            for piece in unwrap(blocks, work, header, self.dialect.encoding, self.stream.label, ended.is_set):
-                text = TextFile((piece.file,), (*header, END), "", "", piece.longest, quote=self.dialect.quote)
+            encoding, quote = self.dialect.encoding, self.dialect.quote
+            for piece in unwrap(blocks, work, header, self.stream.label, encoding, quote, ended.is_set):
+                text = TextFile((piece.file,), (*header, END), "", "", piece.longest, quote=quote)
                 take(text, piece.rows)
                 yield _Text(text, piece.rows, None)
 
