@@ -186,7 +186,7 @@ class Publisher:
 
 
 def _without_secrets(text: str) -> str:
-    from dbt_common.events.functions import env_secrets, scrub_secrets
+    from dbt_common.exceptions.base import env_secrets, scrub_secrets
 
     return str(scrub_secrets(text, env_secrets()))
 

@@ -167,7 +167,8 @@ class DbtNodeTrigger(BaseEventTrigger):
         from airflow.sdk.bases.xcom import BaseXCom
 
         found = await BaseXCom.aget_one(key=ANSWERED, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id)
-        return None if found is None else str(found)
+        # What a trigger leaves with its task's end is encoded twice in Airflow 3.3: the id comes with its quotes.
+        return None if found is None else str(found).strip('"')
 
     def _event(self, answered: str | None, seen: Snapshot) -> TriggerEvent | None:
         found = verdict(self.node, answered, seen)

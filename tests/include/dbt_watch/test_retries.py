@@ -72,6 +72,7 @@ class Drill:
         `expected` is a word per task: `a=ok` or `a=failed`, with the number of the try if it is not the first, with `+`
         where the table was built anew.
         """
+        until(lambda: self.dbt() is None, 90, "no build holds the file")
         after = self.built()
         short = {"success": "ok", "upstream_failed": "upstream", "skipped": "skipped", "failed": "failed"}
         words = [f"run={short.get(self.airflow.client.run(DAG, run_id).state(), '?')}"]
@@ -133,7 +134,7 @@ def drill(tmp_path_factory: pytest.TempPathFactory, new_deployment: Callable[[Pa
     deployment.settings |= {
         "AIRFLOW__CORE__DAGS_FOLDER": str(folder / "dags"),
         "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "12",
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",  # longer than the API takes to come back
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
     }
     with real_airflow(deployment) as airflow:
@@ -196,7 +197,7 @@ def test_every_task_and_table_is_what_dbt_says(drill: Drill) -> None:
     calm()
 
     drill.slow()
-    before = built_at_rest(drill)
+    before = built()
     run = drill.start()
     drill.in_the_slow_model(run).kill()
     drill.airflow.wait(DAG, run)
@@ -241,12 +242,6 @@ def test_every_task_and_table_is_what_dbt_says(drill: Drill) -> None:
     for case, expected, seen in drill.table:
         print(f"{case:{width}}  {seen}" + ("" if seen == expected else f"\n{'':{width}}  expected: {expected}"))
     assert [(case, seen) for case, _, seen in drill.table] == [(case, expected) for case, expected, _ in drill.table]
-
-
-def built_at_rest(drill: Drill) -> dict[str, datetime]:
-    """When each table was built, once no build holds the file."""
-    until(lambda: drill.dbt() is None, 30, "no build holds the file")
-    return drill.built()
 
 
 def wait_through_restart(drill: Drill, run_id: str) -> None:
