@@ -142,6 +142,7 @@ class Session:
 
     def _not_reusable(self) -> str | None:
         """Take the project as it was parsed ahead of time; why that is not possible, if it is not."""
+        from dbt.constants import DEFAULT_ENV_PLACEHOLDER
         from dbt.contracts.graph.manifest import Manifest
         from dbt.version import __version__
 
@@ -154,7 +155,8 @@ class Session:
             return f"{file} cannot be read ({type(error).__name__}: {error})"
         if manifest.metadata.dbt_version != __version__:
             return f"{file} is of dbt {manifest.metadata.dbt_version}, this is {__version__}"
-        changed = [name for name, value in manifest.env_vars.items() if os.environ.get(name, _UNSET) != value]
+        found = {name: os.environ.get(name, DEFAULT_ENV_PLACEHOLDER) for name in manifest.env_vars}
+        changed = [name for name, value in manifest.env_vars.items() if found[name] != value]
         if changed:
             return f"the project was parsed with other values of {', '.join(sorted(changed))}"
         credentials = self.credentials
@@ -187,8 +189,6 @@ class Session:
 
 SCHEMA = ".schema"
 """Beside manifest.json: the schema of the target that the project was parsed for."""
-
-_UNSET = object()
 
 
 class DbtError(Exception):
