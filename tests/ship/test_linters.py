@@ -161,7 +161,7 @@ def test_the_tests_run_on_every_python_that_is_promised() -> None:
 def test_sql_server_is_the_one_of_compose() -> None:
     service = read(ROOT / ".github/workflows/ci.yml")["jobs"]["mssql"]["services"]["mssql"]
 
-    assert service["image"] == read(ROOT / "compose.yml")["services"]["mssql"]["image"]
+    assert service["image"] in read(ROOT / "compose.yml")["services"]["mssql"]["image"]
 
 
 def test_both_major_versions_of_helm_are_tried() -> None:
