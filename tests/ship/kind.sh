@@ -20,6 +20,10 @@ airflow() { kubectl "${space[@]}" exec deployment/airflow-scheduler --container 
 
 jaffle_shop() { # a run of the DAG, to its end
   local id=$1 state=""
+  for _ in {1..60}; do # until the DAG processor has read it
+    if airflow dags details jaffle_shop >/dev/null 2>&1; then break; fi
+    sleep 5
+  done
   airflow dags unpause jaffle_shop
   airflow dags trigger jaffle_shop --run-id "$id"
   for _ in {1..90}; do
@@ -44,9 +48,7 @@ make deploy ENVIRONMENT=kind IMAGE_TAG="$tag"
 say "a run, each task a pod"
 jaffle_shop first
 
-say "its task pods may not make pods, and no stranger reaches the API server"
-[[ $(kubectl auth can-i create pods "${space[@]}" \
-  --as system:serviceaccount:airflow:airflow-scheduler) == yes ]]
+say "no stranger reaches the API server, which its own tasks have just reached"
 address=$(kubectl "${space[@]}" get service airflow-api-server --output jsonpath='{.spec.clusterIP}')
 if kubectl --namespace default run stranger --rm --attach --quiet --restart Never --image "dbx-project:$tag" \
   --image-pull-policy Never --command -- curl --silent --max-time 10 "http://$address:8080/api/v2/version"; then
