@@ -4,14 +4,15 @@ It needs root, buildah, podman, runc and debootstrap, a Python 3.12 to put into 
 and Debian's mirror give. It takes about five minutes and 6 GB, under /var/tmp (STANDIN: another folder), and nothing of
 it touches other images of this computer.
 
-usage: python -m tests.ship.standin [build] [alone] [stack]     all three without an argument
+usage: python -m tests.ship.standin [build] [alone] [stack] [chart]     the first three without an argument
 
 build   both targets of the Dockerfile, unchanged; their layers with sizes; what must not be in them
 alone   one container: migration, pools, `airflow dags test jaffle_shop`, as uid 50000 and as 12345:0
 stack   the services of compose.yml as they stand there, over a real PostgreSQL: jaffle_shop by the scheduler, and the
         memory that each service needs
+chart   pods of the Helm chart, likewise; it needs helm and the unpacked chart (HELM_CHART, see tests/helm/profiles.py)
 
-Every container has a read-only root, no capabilities and no new privileges; the network is off but in `stack`.
+Every container has a read-only root, no capabilities and no new privileges. None has a network that leads out.
 
 What this leaves out: whatever else the real bases hold and their entrypoints do, `astro dev`, arm64, and every service
 of compose.yml that has an image of its own.
@@ -35,7 +36,8 @@ from rich.console import Console
 from rich.table import Table
 
 from include.elt.paths import ROOT, SAMPLE_DATA
-from tests.ship.standin import container, stack
+from tests.helm.profiles import present
+from tests.ship.standin import chart, container, stack
 
 HERE = Path(__file__).parent
 TARGETS = {"airflow": "apache/airflow", "astro": "astrocrpublic.azurecr.io/runtime"}
@@ -209,8 +211,10 @@ def refused(target: str) -> None:
 def main(arguments: list[str]) -> int:
     """All steps, or those that are named; returns the exit code."""
     steps = arguments or ["build", "alone", "stack"]
-    if unknown := set(steps) - {"build", "alone", "stack"}:
-        refuse(f"unknown step {', '.join(sorted(unknown))}; known: build, alone, stack")
+    if unknown := set(steps) - {"build", "alone", "stack", "chart"}:
+        refuse(f"unknown step {', '.join(sorted(unknown))}; known: build, alone, stack, chart")
+    if "chart" in steps and not present():
+        refuse("the step chart needs helm, and the unpacked chart in HELM_CHART")
     missing = [name for name in ("buildah", "podman", "runc", "debootstrap", "tar") if shutil.which(name) is None]
     if platform.system() != "Linux" or os.geteuid() or missing:
         refuse(f"it runs on Linux, as root, with buildah, podman, runc and debootstrap; missing: {missing or 'root'}")
@@ -229,6 +233,8 @@ def main(arguments: list[str]) -> int:
             refused("airflow")
         if "stack" in steps:
             console.print(stack.run())
+        if "chart" in steps:
+            console.print(chart.run())
     except container.FailedError as error:
         refuse(str(error))
     return 0
