@@ -51,6 +51,9 @@ bench-models: setup ## dbt models in Airflow beside plain dbt build (MODELS='200
 bench-sources: setup ## PostgreSQL into DuckDB beside dlt and plain Sling (ROWS='1000000 10000000', RUNS=3)
 	.venv/bin/python -m benchmarks.sources --rows $(or $(ROWS),1000000) --runs $(or $(RUNS),3)
 
+test-image: setup ## build both images on stand-ins for their bases, run the platform in them (root, buildah, podman)
+	.venv/bin/python -m tests.ship.standin $(STEPS)
+
 ## -- deploy it
 deploy: ## the Helm release: ENVIRONMENT=prod IMAGE_TAG=<commit or version> (EXECUTOR=celery, HELM_ARGS=--dry-run=server)
 	ENVIRONMENT='$(ENVIRONMENT)' IMAGE_TAG='$(IMAGE_TAG)' EXECUTOR='$(or $(EXECUTOR),kubernetes)' helm/deploy.sh $(HELM_ARGS)
@@ -85,4 +88,4 @@ clean: ## remove what was made here: warehouse, lake, local Airflow, caches (not
 help: ## this list
 	awk 'BEGIN {FS = ":.*## "} /^## --/ {printf "\n%s\n", substr($$0, 7)} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: run up query airflow env backup restore test check lint types bench bench-models bench-sources deploy setup manifest lock sample-data readme format clean help
+.PHONY: $(shell awk -F: '/^[a-z-]+:/ {print $$1}' $(MAKEFILE_LIST))
