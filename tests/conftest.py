@@ -60,6 +60,33 @@ def s3(_s3_server: Any) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
+def databricks(tmp_path_factory: pytest.TempPathFactory, _s3_server: Any) -> Iterator[Any]:
+    """The stand-in for Databricks, with S3 behind its external locations; see tests/support/databricks_standin."""
+    from tests.support.databricks_standin.environment import missing, unavailable
+    from tests.support.databricks_standin.running import running
+
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        pytest.skip("one Java process serves all these tests; `make test-databricks` runs them")
+    if reason := missing() or unavailable():
+        pytest.skip(reason)
+    key, secret = _s3_server.user()
+    s3 = {"endpoint": _s3_server.url, "key": key, "secret": secret}
+    with running(tmp_path_factory.mktemp("databricks"), s3) as standin, pytest.MonkeyPatch.context() as env:
+        for name, value in standin.trust.items():
+            env.setenv(name, value)
+        yield standin
+
+
+@pytest.fixture
+def workspace(databricks: Any) -> Iterator[Any]:
+    """The stand-in without tables and without faults."""
+    databricks.order()
+    databricks.clear()
+    yield databricks
+    databricks.order()
+
+
+@pytest.fixture(scope="session")
 def migrated_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An AIRFLOW_HOME with an empty metadata database."""
     home = tmp_path_factory.mktemp("airflow")

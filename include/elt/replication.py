@@ -94,6 +94,12 @@ class Meta(_Strict):
         " column; the full refresh of an incremental stream is read by one",
     )
 
+    cluster_by: tuple[str, ...] = Field(
+        (),
+        max_length=4,
+        description="Columns by which Databricks clusters the raw table whenever it makes or replaces it",
+    )
+
     @field_validator("lookback")
     @classmethod
     def _a_span(cls, value: int | str | None) -> int | str | None:
@@ -473,6 +479,9 @@ def _faults(stream: Stream, contract: Contract) -> Iterator[str]:
             if column not in contract.names:
                 missing = True
                 yield f"{key} {column} is not a column of {stream.table}; there are {', '.join(contract.names)}"
+    for column in stream.meta.cluster_by:
+        if column not in (*contract.names, *contract.added):
+            yield f"meta.cluster_by {column} is not a column of {stream.table}; there are {', '.join(contract.names)}"
     for name, wanted, why in (
         (LOADED_AT, stream.mode == "snapshot", "mode: snapshot"),
         (DELETED_AT, stream.meta.deletes == "soft", "meta.deletes: soft"),

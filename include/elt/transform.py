@@ -43,7 +43,7 @@ from include.elt.lake import slug
 from include.elt.manifest import MANIFEST, dbt_command
 from include.elt.paths import DBT_PROJECT, shown
 from include.elt.settings import WAREHOUSE_POOL, Settings
-from include.elt.tasks import raw_asset
+from include.elt.tasks import dbt_environment, raw_asset
 
 PROJECT = "jdbt"
 """Name of the dbt project and of its profile."""
@@ -165,6 +165,7 @@ class Build:
         params, task = context["params"], cast("Any", context["task"])
         if params["dry_run"]:
             raise AirflowSkipException("dry run: dbt builds nothing")
+        os.environ.update(dbt_environment(self.settings, context))  # secrets included, for dbt in this very process
         failed = self._failed_sources(context)
         if self.loads and len(failed) == len(self.loads):
             raise AirflowSkipException("every stream failed; there is nothing to build")
@@ -206,6 +207,7 @@ class Build:
         if context["params"]["dry_run"]:
             raise AirflowSkipException("dry run: dbt builds nothing")
         ti = context["ti"]
+        os.environ.update(dbt_environment(self.settings, context))  # where it has to run dbt itself
         state = self._states(context, [self.producer]).get(self.producer)
         if _in_dag_test() and state not in _FINISHED:
             raise AirflowRescheduleException(utcnow())  # type: ignore[no-untyped-call]

@@ -41,7 +41,7 @@ def test_the_defaults_need_nothing() -> None:
         ("WAREHOUSE", "snowflake", "'duckdb'"),
         ("WAREHOUSE", "DuckDB", "'duckdb'"),
         ("DUCKDB_PATH", "md:prod://x", "a local path is needed, not a URL"),
-        ("LAKE", "gs://bucket/lake", "a local path or s3://bucket/prefix is needed"),
+        ("LAKE", "gs://bucket/lake", "a local path, s3://bucket/prefix or /Volumes/catalog/schema/volume is needed"),
         ("LAKE", "s3://", "s3://bucket/prefix is needed"),
         ("LAKE", "s3://Bucket/lake", "s3://bucket/prefix is needed"),
         ("LAKE", "s3://bucket/a//b", "s3://bucket/prefix is needed"),
