@@ -36,6 +36,17 @@ def pytest_configure() -> None:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
+STATEMENTS = pytest.StashKey[dict[str, int]]()
+"""Statements that the stand-in for Databricks was sent, per class."""
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Tell how the stand-in for Databricks answered."""
+    if counts := config.stash.get(STATEMENTS, None):
+        text = ", ".join(f"{count:,} {how}" for how, count in sorted(counts.items(), key=lambda each: -each[1]))
+        terminalreporter.write_line(f"statements on the stand-in for Databricks: {text}")
+
+
 def _clean_environment() -> dict[str, str]:
     """This process' environment without settings that would change what is tested."""
     ours = {name.upper() for name in type(load_settings()).model_fields}
@@ -60,9 +71,12 @@ def s3(_s3_server: Any) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def databricks(tmp_path_factory: pytest.TempPathFactory, _s3_server: Any) -> Iterator[Any]:
+def databricks(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, _s3_server: Any
+) -> Iterator[Any]:
     """The stand-in for Databricks, with S3 behind its external locations; see tests/support/databricks_standin."""
     from tests.support.databricks_standin.environment import missing, unavailable
+    from tests.support.databricks_standin.known import unlisted
     from tests.support.databricks_standin.running import running
 
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -75,6 +89,10 @@ def databricks(tmp_path_factory: pytest.TempPathFactory, _s3_server: Any) -> Ite
         for name, value in standin.trust.items():
             env.setenv(name, value)
         yield standin
+        request.config.stash[STATEMENTS] = dict(standin.counts())
+        assert not unlisted(standin.entries()), "\n".join(
+            ["not native, and not in tests/support/databricks_standin/known.py:", *unlisted(standin.entries())]
+        )
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -50,8 +52,9 @@ class Faults:
             self.cold -= asleep
             return asleep
 
-    def before(self, statement: str, user: str) -> None:
-        """Refuse a statement, or let it wait.
+    @contextmanager
+    def around(self, statement: str) -> Iterator[None]:
+        """Refuse a statement, or let it wait; it counts as held until it has ended.
 
         Raises:
             PermissionError: it is denied.
@@ -61,10 +64,14 @@ class Faults:
             if re.search(pattern, statement, re.I | re.S):
                 raise PermissionError(f"[INSUFFICIENT_PERMISSIONS] Insufficient privileges: {text} SQLSTATE: 42501")
         with self._changed:
-            if not self.hold or not re.search(self.hold, statement, re.I | re.S):
-                return
-            self.held += 1
-            self._changed.wait_for(lambda: self._release, timeout=120)
-            self.held -= 1
-            if self._release != "run":
+            held = bool(self.hold and re.search(self.hold, statement, re.I | re.S))
+            self.held += held
+            if held:
+                self._changed.wait_for(lambda: self._release, timeout=120)
+        try:
+            if held and self._release != "run":
                 raise InterruptedError("[CANCELLED] the statement was cancelled")
+            yield
+        finally:
+            with self._changed:
+                self.held -= held

@@ -10,7 +10,7 @@ import subprocess
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,9 +88,16 @@ class StandIn:
 
     def wait_for_held(self, seconds: float = 60) -> None:
         """Wait until a statement is held."""
+        self._wait(lambda held: held > 0, seconds, "no statement was held")
+
+    def wait_for_free(self, seconds: float = 60) -> None:
+        """Wait until none is, and what was let go has ended."""
+        self._wait(lambda held: held == 0, seconds, "a statement is still held")
+
+    def _wait(self, condition: Callable[[int], bool], seconds: float, what: str) -> None:
         deadline = time.monotonic() + seconds
-        while not self.order(release="")["held"]:
-            assert time.monotonic() < deadline, "no statement was held"
+        while not condition(int(self.order(ask=True)["held"])):
+            assert time.monotonic() < deadline, what
             time.sleep(0.05)
 
     def entries(self, event: str = "statement", since: int = 0) -> list[dict[str, Any]]:

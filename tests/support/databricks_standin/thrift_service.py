@@ -106,8 +106,8 @@ class Service:
         text = request.statement
 
         def run(session: Session) -> Answer:
-            self.faults.before(bare(text), self.caller.user)
-            return answer(session, self.volumes, text)
+            with self.faults.around(bare(text)):
+                return answer(session, self.volumes, text)
 
         return self._respond(t.TExecuteStatementResp, request, run, text)
 

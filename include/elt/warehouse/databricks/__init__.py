@@ -32,16 +32,24 @@ class DatabricksWarehouse:
         wake_timeout: seconds to wait for a warehouse that is stopped, or busy.
         load_timeout: seconds that a load may take.
         tags: query tags of all statements.
+        prefix: what the names of all schemas begin with; for a trial beside the real ones.
     """
 
     def __init__(
-        self, workspace: Workspace, catalog: str, wake_timeout: int, load_timeout: int, tags: Mapping[str, str]
+        self,
+        workspace: Workspace,
+        catalog: str,
+        wake_timeout: int,
+        load_timeout: int,
+        tags: Mapping[str, str],
+        prefix: str = "",
     ) -> None:
         self.workspace = workspace
         self.catalog = catalog
         self.wake_timeout = wake_timeout
         self.load_timeout = load_timeout
         self.tags = dict(tags)
+        self.prefix = prefix
 
     def load_from(self, lake: Lake, location: str, manifest: Manifest, policy: Meta = _DEFAULT) -> LoadResult:  # noqa: ARG002
         """Load one extraction, which the SQL warehouse reads from the lake itself; see `Warehouse.load_from`."""
@@ -103,18 +111,17 @@ class DatabricksWarehouse:
                 return None
             return TableState(there.count(), there.watermark(update_key), loadlog.files(sql, table))
 
+    def session(self, **tags: str) -> Session:
+        """A session, to be closed by whoever opens it; for its errors see `Session`."""
+        limits = self.wake_timeout, self.load_timeout
+        return Session(self.workspace, self.catalog, *limits, {**self.tags, **tags}, self.prefix)
+
     @contextmanager
     def _session(self, table: str, **tags: str) -> Iterator[Session]:
         """A session; errors that do not name the table are made to."""
         session: Session | None = None
         try:
-            session = Session(
-                self.workspace,
-                self.catalog,
-                self.wake_timeout,
-                self.load_timeout,
-                {**self.tags, "table": table, **tags},
-            )
+            session = self.session(table=table, **tags)
             yield session
         except LoadError as error:
             text = str(error)

@@ -18,7 +18,7 @@ from include.elt.lake import Manifest
 from include.elt.warehouse import LOAD_LOG, LoadResult
 from include.elt.warehouse.databricks.session import Session
 from include.elt.warehouse.databricks.table import Table
-from include.elt.warehouse.databricks.text import listed, literal
+from include.elt.warehouse.databricks.text import listed, literal, quoted
 from include.elt.warehouse.rules import Loaded, files_of
 
 LOAD_INTENT = "ops.load_intent"
@@ -194,13 +194,8 @@ class LoadLog:
 def make_schema(sql: Session, table: str) -> None:
     """Make the schema of a table, unless it is there; to see that takes no right to make one."""
     schema = table.split(".")[0]
-    if not sql.rows(f"SHOW SCHEMAS IN {quoted_catalog(sql)} LIKE {literal(schema)}"):
-        sql.run(f"CREATE SCHEMA IF NOT EXISTS {quoted_catalog(sql)}.`{schema}`")
-
-
-def quoted_catalog(sql: Session) -> str:
-    """The catalog as an identifier."""
-    return f"`{sql.catalog}`"
+    if not sql.rows(f"SHOW SCHEMAS IN {quoted(sql.catalog)} LIKE {literal(sql.prefix + schema)}"):
+        sql.run(f"CREATE SCHEMA IF NOT EXISTS {sql.qualified(schema)}")
 
 
 def files(sql: Session, table: str) -> frozenset[tuple[str, str]]:

@@ -14,6 +14,7 @@ from databricks.sql.exc import Error, RequestError, ServerOperationError
 
 from include.elt.connections.databricks import Workspace, tag
 from include.elt.errors import EltError, LoadError, WarehouseBusyError, WarehouseRefusedError
+from include.elt.warehouse.databricks.text import quoted
 
 if TYPE_CHECKING:
     from databricks.sdk.config import Config
@@ -49,13 +50,21 @@ class Session:
         wake_timeout: seconds to wait for a warehouse that is stopped.
         timeout: seconds that all statements together may take.
         tags: query tags, such as the DAG and the task.
+        prefix: what the names of all schemas begin with; for a trial beside the real ones.
     """
 
     def __init__(
-        self, workspace: Workspace, catalog: str, wake_timeout: int, timeout: int, tags: Mapping[str, str]
+        self,
+        workspace: Workspace,
+        catalog: str,
+        wake_timeout: int,
+        timeout: int,
+        tags: Mapping[str, str],
+        prefix: str = "",
     ) -> None:
         self.workspace = workspace
         self.catalog = catalog
+        self.prefix = prefix
         self.timeout = timeout
         config = workspace.config(http_timeout_seconds=60, retry_timeout_seconds=120)
         with self._told("no session"):
@@ -78,6 +87,10 @@ class Session:
         if (waited := time.monotonic() - started) > 5:
             log.info("the SQL warehouse let us wait for %.0f s", waited)
         self._deadline = time.monotonic() + timeout
+
+    def qualified(self, name: str) -> str:
+        """A schema, or a schema and a table, as an identifier with the catalog."""
+        return quoted(f"{self.catalog}.{self.prefix}{name}")
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
         """Carry out a statement; returns its rows.

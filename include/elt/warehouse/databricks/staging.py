@@ -91,7 +91,7 @@ class Staging:
     def sweep(self) -> None:
         """Remove what killed loads of the same table left."""
         pattern = literal(f"{self._prefix}*")
-        for row in self.sql.rows(f"SHOW TABLES IN `{self.sql.catalog}`.`{_SCHEMA}` LIKE {pattern}"):
+        for row in self.sql.rows(f"SHOW TABLES IN {self.sql.qualified(_SCHEMA)} LIKE {pattern}"):
             log.info("%s: removing %s, which a load that was killed has left", self.manifest.table, row[1])
             Table(self.sql, f"{_SCHEMA}.{row[1]}").drop()
 

@@ -21,7 +21,7 @@ class Table:
     def __init__(self, sql: Session, name: str) -> None:
         self.sql = sql
         self.name = name
-        self.quoted = quoted(f"{sql.catalog}.{name}")
+        self.quoted = sql.qualified(name)
 
     @cached_property
     def columns(self) -> dict[str, str]:
