@@ -35,6 +35,9 @@ test-databricks: manifest ## the tests on a local stand-in for Databricks, in an
 	.venv/bin/python -m tests.support.databricks_standin.environment
 	.venv/bin/python -m pytest -n 0 -m databricks_standin $$(grep -rl --include="test_*.py" databricks_standin tests) $(PYTEST)
 
+smoke-databricks: setup ## the sample shop through your workspace, in schemas of its own (docs/databricks.md says what it needs)
+	.venv/bin/python -m include.elt.smoke
+
 check: setup ## validate every replication against the contracts, without running anything
 	.venv/bin/python -m include.elt.check
 
@@ -87,4 +90,4 @@ clean: ## remove what was made here: warehouse, lake, local Airflow, caches (not
 help: ## this list
 	awk 'BEGIN {FS = ":.*## "} /^## --/ {printf "\n%s\n", substr($$0, 7)} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: run up query airflow env backup restore test test-databricks check lint types bench bench-sources deploy setup manifest lock sample-data readme format clean help
+.PHONY: run up query airflow env backup restore test test-databricks smoke-databricks check lint types bench bench-sources deploy setup manifest lock sample-data readme format clean help
