@@ -142,6 +142,7 @@ class Deployment:
     folder: Path
     root: Path = ROOT
     settings: dict[str, str] = field(default_factory=dict)
+    patience: float = 280
 
     @property
     def files(self) -> Path:
@@ -175,7 +176,7 @@ class Deployment:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=280,
+            timeout=self.patience,
             check=False,
         )
         assert process.returncode == 0, process.stdout[-5000:]

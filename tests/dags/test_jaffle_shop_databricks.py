@@ -26,7 +26,7 @@ from tests.conftest import Deployment
 from tests.support.databricks_standin.running import CLIENT_ID, StandIn
 from tests.support.real_airflow import pages, real_airflow
 
-pytestmark = [pytest.mark.databricks_standin, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.databricks_standin, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 TABLES = (
     "raw.raw_customers",
@@ -100,7 +100,7 @@ class Both:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=300,
+            timeout=600,
             check=False,
         )
         assert result.returncode == 0, result.stdout[-5000:]
@@ -151,7 +151,7 @@ def both(
         shutil.copy(file, root)
     (folder / "databricks").mkdir()
     deployment = new_deployment(folder / "databricks")
-    deployment.root = root
+    deployment.root, deployment.patience = root, 900
     return Both(folder, deployment, databricks)
 
 
@@ -209,7 +209,6 @@ def test_a_wrong_token_fails_at_once_and_says_so(both: Both) -> None:
     assert both.compare()["raw.raw_orders"] == 500
 
 
-@pytest.mark.timeout(1200)
 def test_a_real_airflow_as_a_service_principal_with_a_hundred_thousand_orders(both: Both) -> None:
     generate(both.databricks.files, customer_count=10_000, order_count=100_000)
     both.use("principal", "prod")

@@ -13,6 +13,7 @@ import pytest
 from include.elt.errors import SettingsError
 from include.elt.paths import ROOT
 from include.elt.smoke import Smoke, SmokeError, workspace_of
+from tests.support.databricks_standin.environment import HOST
 
 LOGIN = {
     "DATABRICKS_HOST": "dbc-1.cloud.databricks.com",
@@ -48,7 +49,7 @@ def test_nothing_but_its_own_schemas_is_ever_removed(tmp_path: Path, monkeypatch
 @pytest.mark.timeout(600)
 def test_the_whole_trial(workspace: Any, tmp_path: Path) -> None:
     own = {
-        "DATABRICKS_HOST": "https://127.0.0.77/",
+        "DATABRICKS_HOST": f"https://{HOST}/",
         "DATABRICKS_HTTP_PATH": "/sql/1.0/warehouses/standin",
         "DATABRICKS_CATALOG": "main",
         "DATABRICKS_CLIENT_ID": workspace.connection().login,

@@ -20,8 +20,9 @@ HERE = Path(__file__).resolve().parent
 FOLDER = ROOT / ".databricks"
 PYTHON = FOLDER / "venv" / "bin" / "python"
 JAR = FOLDER / "standin.jar"
-HOST = "127.0.0.77"
-"""A loopback address of its own, so that the server can have the port that all clients take, 443."""
+HOST = os.environ.get("DATABRICKS_STANDIN_HOST", "127.0.0.77")
+"""A loopback address of its own, so that the server can have the port that all clients take, 443. With another one a
+second run of the tests can go on at the same time."""
 
 _STAMP = FOLDER / "ready"
 

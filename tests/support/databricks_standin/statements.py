@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from tests.support.databricks_standin import information_schema
-from tests.support.databricks_standin.engine import Session, literal, quoted
+from tests.support.databricks_standin.engine import Session, literal, parts_of, quoted
 from tests.support.databricks_standin.volumes import Volumes
 
 _ACCEPTED = {
@@ -127,12 +127,14 @@ def _binary_files(session: Session, volumes: Volumes, folder: str, pattern: str)
 def _described(session: Session, name: str) -> dict[str, Any]:
     """What DESCRIBE TABLE EXTENDED … AS JSON says, as far as dbt-databricks reads it."""
     path = session.path(name)
-    found = [
-        relation for relation in session.engine.relations(path[0]) if relation[:2] == (path[1].lower(), path[2].lower())
-    ]
-    schema = session.spark.table(quoted(path)).schema
+    parts = parts_of(name)
+    if len(parts) == 1 and session.spark.catalog.tableExists(parts[0]):  # a temporary view has no catalog
+        path = ["", "", *parts]
+    relations = session.engine.relations(path[0]) if path[0] else []
+    found = [each for each in relations if each[:2] == (path[1].lower(), path[2].lower())]
+    schema = session.spark.table(quoted([part for part in path if part])).schema
     _, _, kind, provider, comment = found[0] if found else ("", "", "MANAGED", "delta", "")
-    rows = session.spark.sql(f"SHOW TBLPROPERTIES {quoted(path)}").collect() if kind != "VIEW" else []
+    rows = session.spark.sql(f"SHOW TBLPROPERTIES {quoted(path)}").collect() if kind != "VIEW" and path[0] else []
     described: dict[str, Any] = {
         "table_name": path[2],
         "catalog_name": path[0],

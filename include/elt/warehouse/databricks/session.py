@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from databricks.sql.client import Connection
 
 log = logging.getLogger(__name__)
+logging.getLogger("databricks.sql").setLevel(logging.WARNING)  # it tells of every answer of the server
 
 _SOCKET = 300
 """Seconds without a byte from the warehouse; a statement that runs for longer is asked for again and again."""
