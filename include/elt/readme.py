@@ -19,7 +19,7 @@ def keys_table(model: type[BaseModel]) -> str:
     rows = ["| key | default | what it is |", "|---|---|---|"]
     for name, field in model.model_fields.items():
         default = (
-            "" if field.default is None else f"`{field.default}`".replace("True", "true").replace("False", "false")
+            "" if field.default in (None, ()) else f"`{field.default}`".replace("True", "true").replace("False", "false")
         )
         words = [value for value in get_args(field.annotation) if isinstance(value, str)]
         choice = f" ({' / '.join(words)})" if words else ""

@@ -7,6 +7,7 @@ a table removes what killed ones left.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -91,7 +92,11 @@ class Staging:
     def sweep(self) -> None:
         """Remove what killed loads of the same table left."""
         pattern = literal(f"{self._prefix}*")
+        # The pattern also finds those of a table whose name goes on behind two underscores; they are not ours.
+        ours = re.compile(re.escape(self._prefix) + "[0-9a-f]{12}(_keys|_changes)?")
         for row in self.sql.rows(f"SHOW TABLES IN {self.sql.qualified(_SCHEMA)} LIKE {pattern}"):
+            if not ours.fullmatch(str(row[1])):
+                continue
             log.info("%s: removing %s, which a load that was killed has left", self.manifest.table, row[1])
             Table(self.sql, f"{_SCHEMA}.{row[1]}").drop()
 

@@ -186,3 +186,13 @@ def test_no_statement_drops_a_raw_table(raw: Raw) -> None:
     properties = dict(raw.bench.query("SHOW TBLPROPERTIES raw.orders"))
     assert properties["standin.made"] == "replace"
     assert any("CLUSTER BY (`a`, `id`) AS" in text for text in statements)
+
+
+def test_the_tables_of_another_load_are_left_alone(raw: Raw) -> None:
+    """`raw.orders` and `raw.orders__archive` have names of which one begins like the other."""
+    raw.load([(1, "a")])
+    other = "load__raw__orders__archive__" + "a" * 12
+    raw.bench.query(f"CREATE TABLE ops.{other} (id bigint)")
+    raw.bench.query("CREATE TABLE ops.load__raw__orders__" + "b" * 12 + "_changes (id bigint)")
+    raw.load([(2, "b")])
+    assert left(raw) == [other]
