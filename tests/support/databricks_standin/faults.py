@@ -67,7 +67,7 @@ class Faults:
             held = bool(self.hold and re.search(self.hold, statement, re.I | re.S))
             self.held += held
             if held:
-                self._changed.wait_for(lambda: self._release, timeout=120)
+                self._changed.wait_for(lambda: self._release, timeout=300)
         try:
             if held and self._release != "run":
                 raise InterruptedError("[CANCELLED] the statement was cancelled")

@@ -86,11 +86,11 @@ class StandIn:
             found: dict[str, Any] = json.loads(answer.read())
         return found
 
-    def wait_for_held(self, seconds: float = 60) -> None:
+    def wait_for_held(self, seconds: float = 240) -> None:
         """Wait until a statement is held."""
         self._wait(lambda held: held > 0, seconds, "no statement was held")
 
-    def wait_for_free(self, seconds: float = 60) -> None:
+    def wait_for_free(self, seconds: float = 240) -> None:
         """Wait until none is, and what was let go has ended."""
         self._wait(lambda held: held == 0, seconds, "a statement is still held")
 

@@ -222,10 +222,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
-    """A thread per connection."""
+    """A thread per connection, in which TLS is negotiated too: a client that was killed meanwhile holds up nobody."""
 
     daemon_threads = True
     request_queue_size = 64
+    tls: ssl.SSLContext
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        request.settimeout(60)
+        with self.tls.wrap_socket(request, server_side=True) as secure:
+            secure.settimeout(None)
+            super().finish_request(secure, client_address)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is none."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
 
 def main() -> None:
@@ -244,9 +256,8 @@ def main() -> None:
     service = Service(engine, Volumes(folder, access.get("s3")), Journal(folder / "journal.jsonl"), Faults(), Caller())
     Handler.workspace = Workspace(folder, given.host, access["token"], access["principals"], service)
     server = Server((given.host, 443), Handler)
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(folder / CERTIFICATE, folder / KEY)
-    server.socket = tls.wrap_socket(server.socket, server_side=True)
+    server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.tls.load_cert_chain(folder / CERTIFICATE, folder / KEY)
     (folder / "ready").write_text("")
     server.serve_forever()
 
