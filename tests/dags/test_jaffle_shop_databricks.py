@@ -70,7 +70,7 @@ class Both:
 
     @property
     def warehouse(self) -> Path:
-        return self.folder / f"{self.catalog}.duckdb"
+        return self.folder / f"beside_{self.catalog}.duckdb"
 
     def run_on_duckdb(self) -> None:
         """Extract, load and build the same files, without Airflow, which other tests are about."""

@@ -86,9 +86,18 @@ class StandIn:
             found: dict[str, Any] = json.loads(answer.read())
         return found
 
-    def wait_for_held(self, seconds: float = 240) -> None:
-        """Wait until a statement is held."""
-        self._wait(lambda held: held > 0, seconds, "no statement was held")
+    def wait_for_held(self, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Wait until a statement is held.
+
+        Args:
+            meanwhile: called again and again; may raise.
+        """
+
+        def condition(held: int) -> bool:
+            meanwhile()
+            return held > 0
+
+        self._wait(condition, 240, "no statement was held")
 
     def wait_for_free(self, seconds: float = 240) -> None:
         """Wait until none is, and what was let go has ended."""

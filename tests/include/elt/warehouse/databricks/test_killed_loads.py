@@ -62,7 +62,12 @@ def killed_at(statement: str, raw: Raw, extraction: tuple[Any, Path], then: str)
         assert loader.stdin is not None
         loader.stdin.write(json.dumps(given).encode() + b"\n")
         loader.stdin.close()
-        standin.wait_for_held()
+
+        def alive() -> None:
+            assert loader.stdout is not None
+            assert loader.poll() is None, loader.stdout.read().decode()[-3000:]
+
+        standin.wait_for_held(alive)
         loader.kill()
         loader.wait(20)
         yield
