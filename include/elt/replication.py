@@ -56,6 +56,13 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+def _several(value: Any) -> Any:
+    """What YAML gives for one name or a list of them, as a tuple."""
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
 class Meta(_Strict):
     """Our own keys of a stream, under `meta:`. The descriptions of the fields are the documentation."""
 
@@ -99,6 +106,12 @@ class Meta(_Strict):
         max_length=4,
         description="Columns by which Databricks clusters the raw table whenever it makes or replaces it",
     )
+
+    @field_validator("cluster_by", mode="before")
+    @classmethod
+    def _always_several(cls, value: Any) -> Any:
+        """A single column needs no brackets."""
+        return _several(value)
 
     @field_validator("lookback")
     @classmethod
@@ -192,9 +205,7 @@ class Stream(_Strict):
     @classmethod
     def _always_several(cls, value: Any) -> Any:
         """Sling takes a single key without brackets; so do we."""
-        if isinstance(value, str):
-            return (value,)
-        return tuple(value) if isinstance(value, list) else value
+        return _several(value)
 
     @property
     def id(self) -> str:

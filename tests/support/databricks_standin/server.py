@@ -10,10 +10,12 @@ import argparse
 import base64
 import http.server
 import json
+import os
 import secrets
 import socketserver
 import ssl
 import sys
+import threading
 import urllib.parse
 from email.utils import formatdate
 from pathlib import Path
@@ -240,6 +242,12 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
             super().handle_error(request, client_address)
 
 
+def _end_with_parent() -> None:
+    """End when whoever started us is gone, however it ended: it holds the other end of our standard input."""
+    sys.stdin.read()
+    os._exit(0)
+
+
 def main() -> None:
     """Serve until the process is ended."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -258,6 +266,7 @@ def main() -> None:
     server = Server((given.host, 443), Handler)
     server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.tls.load_cert_chain(folder / CERTIFICATE, folder / KEY)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     (folder / "ready").write_text("")
     server.serve_forever()
 
