@@ -59,12 +59,28 @@ class LakeRefusedError(LakeError):
     final = True
 
 
+class MissingObjectError(EltError):
+    """There is no object of that key."""
+
+    final = True
+
+
+class ChangedObjectError(EltError):
+    """The object is not the one that was listed any more."""
+
+
 class LoadError(EltError):
     """An extraction could not be loaded; the raw table is what it was before."""
 
 
 class RefusedLoadError(LoadError):
     """A load would lose rows or bring old ones back; trying again does not help."""
+
+    final = True
+
+
+class WarehouseRefusedError(LoadError):
+    """The warehouse lets us in no further: a wrong token, a missing right or catalog; trying again is no use."""
 
     final = True
 

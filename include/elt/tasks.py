@@ -168,6 +168,29 @@ def _connection(name: str) -> AirflowConnection:
     return found
 
 
+def query_tags(context: Context) -> dict[str, str]:
+    """What a warehouse is told of the task that asks it, so that cost can be told apart by it."""
+    ti = context["ti"]
+    return {"dag": ti.dag_id, "task": ti.task_id, "run": str(context["run_id"])}
+
+
+def dbt_environment(settings: Settings, context: Context) -> dict[str, str]:
+    """The environment of dbt in a task; with Databricks it holds secrets, so it is never a template field of a task.
+
+    Raises:
+        AirflowFailException: the connection is missing or says something that is not understood.
+    """
+    environment = settings.dbt_environment()
+    if settings.warehouse == "databricks":
+        from include.elt.connections.databricks import Workspace
+
+        with _airflow_errors():
+            workspace = Workspace.of(_connection(settings.databricks_connection), settings.databricks_catalog)
+        tags = {"project": "jdbt", **query_tags(context)}
+        environment |= workspace.dbt_environment(tags, settings.dbt_timeout)
+    return environment
+
+
 def _span(context: Context) -> Span:
     """What a run asks for: its form, its data interval, whether it is one of a backfill."""
     params, run = context["params"], context["dag_run"]
@@ -220,7 +243,7 @@ class ExtractOperator(BaseOperator):
             contracts = read_contracts()
             check_against(self.replication, contracts)
             contract = contracts[self.stream.table]
-            reading = plan(self.stream, contract, span, self._state)
+            reading = plan(self.stream, contract, span, lambda: self._state(context))
             source = open_source(self.replication, self.stream, contract, self.settings, _connection)
             lake = open_lake(self.settings, _connection)
             self._extraction = Extraction(self.replication, self.stream, contract, self.settings, source, lake)
@@ -232,8 +255,9 @@ class ExtractOperator(BaseOperator):
             "rejected": manifest.rows_rejected,
         }
 
-    def _state(self) -> TableState | None:
-        return open_warehouse(self.settings).state(self.stream.table, self.stream.update_key)
+    def _state(self, context: Context) -> TableState | None:
+        warehouse = open_warehouse(self.settings, _connection, query_tags(context))
+        return warehouse.state(self.stream.table, self.stream.update_key)
 
     def on_kill(self) -> None:
         """End Sling when the task is stopped."""
@@ -260,7 +284,7 @@ class LoadOperator(BaseOperator):
         self.asset = raw_asset(stream.table)
         super().__init__(
             pool=WAREHOUSE_POOL,
-            execution_timeout=timedelta(seconds=settings.load_timeout + settings.lock_timeout) + _MARGIN,
+            execution_timeout=timedelta(seconds=settings.load_timeout + settings.wait_timeout) + _MARGIN,
             outlets=[self.asset],
             **kwargs,
         )
@@ -277,15 +301,14 @@ class LoadOperator(BaseOperator):
                 f"{self.extract_task_id} left no extraction; clear it to extract the stream again"
             )
         with _airflow_errors():
-            warehouse = open_warehouse(self.settings)
+            warehouse = open_warehouse(self.settings, _connection, query_tags(context))
             if extracted["location"] is None:
                 before = warehouse.count(self.stream.table)
                 what = _EFFECTS[extracted["mode"]].format(extracted["rows"], before or 0)
                 raise AirflowSkipException(f"dry run: {self.stream.table} {what}, {extracted['rejected']} rejected")
             lake = open_lake(self.settings, _connection)
             manifest = lake.read_manifest(extracted["location"])
-            with lake.fetch(extracted["location"], manifest) as folder:
-                result = warehouse.load(manifest, folder, self.stream.meta)
+            result = warehouse.load_from(lake, extracted["location"], manifest, self.stream.meta)
         try:
             lake.prune(self.replication.name, self.stream.id, self.settings.lake_keep)
         except LakeError as error:  # the load is committed; old extractions can wait for the next one

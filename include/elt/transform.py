@@ -34,7 +34,7 @@ from include.elt.lake import slug
 from include.elt.manifest import MANIFEST, PROJECT, changed_files
 from include.elt.paths import DBT_PROJECT, shown
 from include.elt.settings import WAREHOUSE_POOL, Settings
-from include.elt.tasks import raw_asset
+from include.elt.tasks import dbt_environment, raw_asset
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class Build:
             chosen=bool(params["dbt_select"] or exclude),
             options=_options(params),
             variables=params.get("dbt_vars") or {},
-            environment=self.settings.dbt_environment(),
+            environment=dbt_environment(self.settings, context),
             fresh=self._watched_for_freshness(failed),
         )
 
