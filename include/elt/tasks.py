@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_plus
 
 from airflow.sdk import Asset, BaseOperator, Connection, Context, Param, TaskGroup
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException, AirflowSkipException
-from airflow.sdk.log import mask_secret
+from airflow.sdk.log import mask_secret, redact  # type: ignore[attr-defined]
 
 from include.elt.connections import AirflowConnection, secrets_of
 from include.elt.contract import read_contracts
@@ -35,6 +35,11 @@ DEFAULT_ARGS: dict[str, Any] = {
     "max_retry_delay": timedelta(minutes=10),
 }
 """Airflow's `default_args` of every DAG; an error that another try cannot mend fails at once all the same."""
+
+PROBLEM = "problem"
+"""XCom of a task that failed: why, without any secret. Airflow removes it when the task is tried again."""
+
+_PROBLEM_LENGTH = 2000
 
 _EFFECTS = {
     "full-refresh": "would be replaced: {1:,} rows by {0:,}",
@@ -113,11 +118,12 @@ def pipeline_params(replication: Replication) -> dict[str, Param]:
 
 
 @contextmanager
-def _airflow_errors() -> Iterator[None]:
-    """Fail at once where another try cannot help; let Airflow try again where it can."""
+def _airflow_errors(context: Context) -> Iterator[None]:
+    """Fail at once where another try cannot help; let Airflow try again where it can. The page shows the reason."""
     try:
         yield
     except EltError as error:
+        context["ti"].xcom_push(key=PROBLEM, value=str(redact(str(error)))[:_PROBLEM_LENGTH])
         if not error.final:
             raise
         raise AirflowFailException(str(error)) from None  # the message says it all; a cause would repeat it
@@ -185,7 +191,7 @@ class ExtractOperator(BaseOperator):
         params = context["params"]
         if self.stream.id not in params["streams"]:
             raise AirflowSkipException(f"stream {self.stream.id} is not among the chosen streams")
-        with _airflow_errors():
+        with _airflow_errors(context):
             span = _span(context)
             if span.is_backfill and not self.stream.has_ranges:
                 raise AirflowSkipException(
@@ -250,12 +256,13 @@ class LoadOperator(BaseOperator):
             raise AirflowFailException(
                 f"{self.extract_task_id} left no extraction; clear it to extract the stream again"
             )
-        with _airflow_errors():
+        with _airflow_errors(context):
             warehouse = open_warehouse(self.settings)
             if extracted["location"] is None:
                 before = warehouse.count(self.stream.table)
                 what = _EFFECTS[extracted["mode"]].format(extracted["rows"], before or 0)
                 raise AirflowSkipException(f"dry run: {self.stream.table} {what}, {extracted['rejected']} rejected")
+            contract = read_contracts()[self.stream.table]
             lake = open_lake(self.settings, _connection)
             manifest = lake.read_manifest(extracted["location"])
             with lake.fetch(extracted["location"], manifest) as folder:
@@ -270,6 +277,11 @@ class LoadOperator(BaseOperator):
             "extract_seconds": manifest.seconds,
             "seconds": round(manifest.seconds + result.seconds, 3),
             "schema_hash": manifest.schema_hash,
+            "replication": self.replication.name,
+            "owner": self.owner,
+            "late_after": contract.late_after,
+            "stale_after": contract.stale_after,
+            "tolerated": self.stream.meta.tolerated(manifest.source_rows) if manifest.source_rows is not None else None,
         }
         context["outlet_events"][self.asset].extra = extra
         return extra

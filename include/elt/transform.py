@@ -42,6 +42,7 @@ from include.elt.errors import ContractError
 from include.elt.lake import slug
 from include.elt.manifest import MANIFEST, dbt_command
 from include.elt.paths import DBT_PROJECT, shown
+from include.elt.results import publish
 from include.elt.settings import WAREHOUSE_POOL, Settings
 from include.elt.tasks import raw_asset
 
@@ -233,6 +234,7 @@ class Build:
             if not (target / "run_results.json").is_file():
                 return  # dbt failed before it built anything, or looked at freshness only; it says so itself
             new = json.loads((target / "run_results.json").read_text(encoding="utf-8"))
+            publish(context, new, json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
             if context["ti"].task_id != self.producer and results.is_file():
                 again = {result["unique_id"] for result in new["results"]}
                 old = json.loads(results.read_text(encoding="utf-8"))["results"]

@@ -64,6 +64,7 @@ class Load:
         self.policy = policy
         self.table = Table(sql, manifest.table)
         self.created = not self.table.exists
+        self.schema_changes: list[str] = []
         self._files = parquet(files)
         self._keys = keys
         self._types = {name: duckdb_type(data_type) for name, data_type in manifest.columns}
@@ -263,6 +264,7 @@ class Load:
             *({name: contract_type(stored) for name, stored in each.items()} for each in (self._types, table.columns))
         )
         change = decide(difference, self.policy.on_schema_change, table.name, manifest.primary_key, manifest.mode)
+        self.schema_changes.extend(change.notes)
         for note in change.notes:
             log.warning("%s: %s", table.name, note)
         for name in change.add:
@@ -272,6 +274,7 @@ class Load:
         for name in ADDED:
             if name in self._added() and name not in table.columns:
                 log.warning("%s: the column %s is added", table.name, name)
+                self.schema_changes.append(f"the column {name} is added")
                 table.add(name, ZONED)
         pairs = {n: (t, table.columns[n]) for n, t in self._types.items() if n not in change.leave_out}
         fitting = {name: pair for name, pair in pairs.items() if name in change.fit}

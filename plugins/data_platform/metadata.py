@@ -1,0 +1,258 @@
+"""What the page asks Airflow's metadata database: a fixed number of bounded queries, however much there is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from airflow.models.asset import AssetActive, AssetEvent, AssetModel, TaskOutletAssetReference
+from airflow.models.dag import DagModel
+from airflow.models.dagrun import DagRun
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.xcom import XComModel
+from airflow.utils.sqlalchemy import UtcDateTime
+from sqlalchemy import ColumnElement, and_, func, literal, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from include.elt.results import KEY as RESULTS
+from include.elt.results import unpacked
+
+HISTORY = 20
+"""Loads of a stream that are shown."""
+
+TRENDS = 12
+"""Runs of dbt whose durations are shown."""
+
+LIMIT = 5000
+"""Streams or models in one answer."""
+
+EXTRACT, LOAD = "extract", "load"
+"""Names of a stream's two tasks (include/elt/tasks.py)."""
+
+PROBLEM = "problem"
+"""XCom of a failed extract or load task that says why (include/elt/tasks.py)."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A raw table: an asset that a load task brings forth."""
+
+    asset_id: int
+    name: str
+    dag_id: str
+    task_id: str
+
+    @property
+    def extract_task(self) -> str:
+        """The task before it."""
+        return f"{self.task_id.rpartition('.')[0]}.{EXTRACT}"
+
+
+@dataclass(frozen=True)
+class Event:
+    """A committed load, as its asset event tells it; `extra` is there for the newest only."""
+
+    asset_id: int
+    at: datetime
+    dag_id: str | None
+    run_id: str | None
+    figures: tuple[str | None, ...]
+    extra: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LastRun:
+    """The newest run of a DAG."""
+
+    id: int
+    dag_id: str
+    run_id: str
+    state: str
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Results:
+    """Results of dbt that one task told."""
+
+    dag_id: str
+    run_id: str
+    at: datetime
+    content: dict[str, Any]
+
+
+FIGURES = ("rows_loaded", "rows_rejected", "bytes", "seconds")
+"""What is read of each load in a stream's history."""
+
+
+class Metadata:
+    """The queries of one request.
+
+    Args:
+        session: on the metadata database.
+        readable: DAGs that the user may read; nothing of others leaves this class.
+        dag_id: only this DAG.
+        run_id: only this run of it.
+    """
+
+    def __init__(
+        self, session: Session, readable: Collection[str], dag_id: str | None = None, run_id: str | None = None
+    ) -> None:
+        self._session = session
+        self._readable = readable
+        self._dag_id = dag_id
+        self._run_id = run_id
+
+    def tables(self) -> list[Table]:
+        """The raw tables that DAGs of today load, by name."""
+        query = (
+            select(AssetModel.id, AssetModel.name, TaskOutletAssetReference.dag_id, TaskOutletAssetReference.task_id)
+            .where(*self._of_streams())
+            .order_by(AssetModel.name)
+            .limit(LIMIT)
+        )
+        return [Table(*row) for row in self._session.execute(query) if row[2] in self._readable]
+
+    def loads(self) -> list[Event]:
+        """The last `HISTORY` loads of each raw table, without `extra`; the newest first."""
+        earlier = aliased(AssetEvent)
+        cutoff = (
+            select(earlier.timestamp)
+            .where(earlier.asset_id == AssetModel.id)
+            .order_by(earlier.timestamp.desc())
+            .limit(1)
+            .offset(HISTORY - 1)
+            .scalar_subquery()
+        )
+        figures = [AssetEvent.extra[name].as_string() for name in FIGURES]
+        query = (
+            select(
+                AssetEvent.asset_id, AssetEvent.timestamp, AssetEvent.source_dag_id, AssetEvent.source_run_id, *figures
+            )
+            .join(AssetModel, AssetModel.id == AssetEvent.asset_id)
+            .where(
+                *self._of_streams(),
+                AssetEvent.timestamp >= func.coalesce(cutoff, literal(_EPOCH, UtcDateTime)),
+            )
+            .order_by(AssetEvent.timestamp.desc())
+        )
+        rows = self._session.execute(query)
+        return [Event(row[0], row[1], row[2], row[3], tuple(row[4:]), {}) for row in rows if row[2] in self._readable]
+
+    def latest(self) -> dict[int, Event]:
+        """The newest load of each raw table (of the run, where one is asked for) with all that it told, by asset id."""
+        other = aliased(AssetEvent)
+        of_asset = select(other.id).where(other.asset_id == AssetModel.id).order_by(other.timestamp.desc()).limit(1)
+        if self._run_id is not None:  # events have no index by run; the time bounds how many are looked at
+            made = select(DagRun.created_at).where(DagRun.dag_id == self._dag_id, DagRun.run_id == self._run_id)
+            of_asset = of_asset.where(
+                other.timestamp >= made.scalar_subquery(), *self._of_run(other.source_dag_id, other.source_run_id)
+            )
+        newest = of_asset.scalar_subquery()
+        query = (
+            select(
+                AssetEvent.asset_id,
+                AssetEvent.timestamp,
+                AssetEvent.source_dag_id,
+                AssetEvent.source_run_id,
+                AssetEvent.extra,
+            )
+            .join(AssetModel, AssetModel.id == AssetEvent.asset_id)
+            .where(*self._of_streams(), AssetEvent.id == newest)
+        )
+        return {
+            row[0]: Event(row[0], row[1], row[2], row[3], (), row[4] if isinstance(row[4], dict) else {})
+            for row in self._session.execute(query)
+            if row[2] in self._readable
+        }
+
+    def last_runs(self, dag_ids: Iterable[str]) -> dict[str, LastRun]:
+        """The newest run of each DAG, or the one that is asked for."""
+        wanted = set(dag_ids)
+        query = select(
+            DagRun.id, DagRun.dag_id, DagRun.run_id, DagRun.state, DagRun.start_date, DagRun.end_date
+        ).order_by(DagRun.dag_id)
+        if self._run_id is not None:
+            query = query.where(DagRun.dag_id == self._dag_id, DagRun.run_id == self._run_id)
+        else:
+            other = aliased(DagRun)
+            newest = select(func.max(other.id)).where(other.dag_id == DagModel.dag_id).scalar_subquery()
+            query = query.join(DagModel, DagModel.dag_id == DagRun.dag_id).where(DagRun.id == newest)
+        return {
+            row[1]: LastRun(row[0], row[1], row[2], str(row[3]), row[4], row[5])
+            for row in self._session.execute(query)
+            if row[1] in wanted
+        }
+
+    def task_states(self, runs: Iterable[LastRun]) -> dict[tuple[str, str], str | None]:
+        """State of each extract and load task of these runs, by DAG and task."""
+        chosen = [and_(TaskInstance.dag_id == run.dag_id, TaskInstance.run_id == run.run_id) for run in runs]
+        if not chosen:
+            return {}
+        query = select(TaskInstance.dag_id, TaskInstance.task_id, TaskInstance.state).where(
+            or_(*chosen), or_(TaskInstance.task_id.like(f"%.{EXTRACT}"), TaskInstance.task_id.like(f"%.{LOAD}"))
+        )
+        return {(row[0], row[1]): None if row[2] is None else str(row[2]) for row in self._session.execute(query)}
+
+    def problems(self, runs: Iterable[LastRun]) -> dict[tuple[str, str], str]:
+        """Why tasks of these runs failed, by DAG and task."""
+        ids = [run.id for run in runs]
+        if not ids:
+            return {}
+        query = (
+            select(XComModel.dag_id, XComModel.task_id, XComModel.value)
+            .where(XComModel.key == PROBLEM, XComModel.dag_run_id.in_(ids))
+            .limit(LIMIT)
+        )
+        return {(row[0], row[1]): _text(row[2]) for row in self._session.execute(query)}
+
+    def results(self) -> list[Results]:
+        """What dbt did in the last `TRENDS` runs of each DAG, newest first; several tasks of a run may have told it."""
+        found = (
+            select(XComModel.dag_run_id, XComModel.dag_id, func.max(XComModel.timestamp))
+            .where(XComModel.key == RESULTS, *self._of_run(XComModel.dag_id, XComModel.run_id))
+            .group_by(XComModel.dag_run_id, XComModel.dag_id)
+            .order_by(func.max(XComModel.timestamp).desc())
+            .limit(LIMIT)
+        )
+        chosen: dict[str, list[int]] = {}
+        for run, dag_id, _ in self._session.execute(found):
+            if dag_id in self._readable and len(chosen.setdefault(dag_id, [])) < TRENDS:
+                chosen[dag_id].append(run)
+        ids = [run for runs in chosen.values() for run in runs]
+        if not ids:
+            return []
+        query = (
+            select(XComModel.dag_id, XComModel.run_id, XComModel.timestamp, XComModel.value)
+            .where(XComModel.key == RESULTS, XComModel.dag_run_id.in_(ids))
+            .order_by(XComModel.timestamp.desc())
+        )
+        rows = cast("Sequence[Any]", self._session.execute(query).all())
+        return [Results(row[0], row[1], row[2], content) for row in rows if (content := unpacked(row[3])) is not None]
+
+    def _of_streams(self) -> list[ColumnElement[bool]]:
+        """Conditions: assets that a load task of a DAG of today brings forth."""
+        of_dag = [TaskOutletAssetReference.dag_id == self._dag_id] if self._dag_id is not None else []
+        return [
+            TaskOutletAssetReference.asset_id == AssetModel.id,
+            TaskOutletAssetReference.task_id.like(f"%.{LOAD}"),
+            AssetActive.name == AssetModel.name,
+            AssetActive.uri == AssetModel.uri,
+            *of_dag,
+        ]
+
+    def _of_run(self, dag_column: Any, run_column: Any) -> list[ColumnElement[bool]]:
+        """Conditions: of the DAG, or the run of it, that is asked for."""
+        conditions = [] if self._dag_id is None else [dag_column == self._dag_id]
+        return conditions if self._run_id is None else [*conditions, run_column == self._run_id]
+
+
+def _text(value: object) -> str:
+    """The text of an XCom, which some versions of Airflow keep as JSON in JSON."""
+    text = str(value or "")
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
