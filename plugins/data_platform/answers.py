@@ -60,7 +60,7 @@ class Stream(BaseModel):
     late_after: int | None = Field(None, description="Seconds after a load when the stream is late")
     stale_after: int | None = Field(None, description="Seconds after a load when it is stale")
     freshness: Freshness
-    history: list[Load] = Field(description="Up to 20 last loads, the newest first")
+    history: list[int | None] = Field(description="Rows of up to 20 last loads, the newest first")
 
 
 class FailedTest(BaseModel):
@@ -117,6 +117,14 @@ class Streams(BaseModel):
     total: int
     streams: list[Stream]
     runs: list[Run]
+
+
+class Loads(BaseModel):
+    """Answer of `/api/loads`: up to 20 last loads of one raw table, the newest first."""
+
+    now: datetime
+    total: int
+    loads: list[Load]
 
 
 class Models(BaseModel):

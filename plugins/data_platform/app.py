@@ -15,7 +15,7 @@ from starlette.middleware.base import RequestResponseEndpoint
 
 from plugins.data_platform import reading
 from plugins.data_platform.access import LOGIN, Asked
-from plugins.data_platform.answers import Health, Lineage, Models, Overview, Streams
+from plugins.data_platform.answers import Health, Lineage, Loads, Models, Overview, Streams
 
 STATIC = Path(__file__).with_name("static")
 
@@ -48,6 +48,12 @@ def streams(asked: Asked) -> Streams:
     return reading.streams(asked)
 
 
+@api.get("/loads")
+def loads(asked: Asked, table: Annotated[str, Query(min_length=1, max_length=250, pattern=r"^[^\x00]*$")]) -> Loads:
+    """The last 20 loads of one raw table, e.g. `raw.raw_orders`."""
+    return reading.loads(asked, table)
+
+
 @api.get("/models")
 def models(asked: Asked) -> Models:
     """Every model, snapshot and seed, and every source with tests, as dbt left it. Of one DAG or run, if given."""
@@ -69,7 +75,7 @@ def openapi(request: Request) -> JSONResponse:
     """The schema of this API."""
     app: FastAPI = request.app
     schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-    schema["servers"] = [{"url": str(request.base_url).rstrip("/")}]
+    schema["servers"] = [{"url": request.url.path.removesuffix("/openapi.json")}]
     return JSONResponse(schema)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 from airflow.models.asset import AssetActive, AssetEvent, AssetModel, TaskOutletAssetReference
 from airflow.models.dag import DagModel
@@ -13,11 +13,11 @@ from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.utils.sqlalchemy import UtcDateTime
-from sqlalchemy import ColumnElement, and_, func, literal, or_, select
+from sqlalchemy import ColumnElement, Executable, and_, func, literal, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from include.elt.results import KEY as RESULTS
-from include.elt.results import unpacked
+from include.elt.results import SECONDS, unpacked
 
 HISTORY = 20
 """Loads of a stream that are shown."""
@@ -54,13 +54,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Event:
-    """A committed load, as its asset event tells it; `extra` is there for the newest only."""
+    """A committed load, as its asset event tells it."""
 
     asset_id: int
     at: datetime
-    dag_id: str | None
     run_id: str | None
-    figures: tuple[str | None, ...]
     extra: dict[str, Any]
 
 
@@ -78,16 +76,13 @@ class LastRun:
 
 @dataclass(frozen=True)
 class Results:
-    """Results of dbt that one task told."""
+    """Results of dbt, or just its seconds, that one task told."""
 
+    dag_run_id: int
     dag_id: str
     run_id: str
     at: datetime
     content: dict[str, Any]
-
-
-FIGURES = ("rows_loaded", "rows_rejected", "bytes", "seconds")
-"""What is read of each load in a stream's history."""
 
 
 class Metadata:
@@ -116,10 +111,13 @@ class Metadata:
             .order_by(AssetModel.name)
             .limit(LIMIT)
         )
-        return [Table(*row) for row in self._session.execute(query) if row[2] in self._readable]
+        return [Table(*row) for row in self._rows(query) if row[2] in self._readable]
 
-    def loads(self) -> list[Event]:
-        """The last `HISTORY` loads of each raw table, without `extra`; the newest first."""
+    def history(self) -> dict[int, list[int | None]]:
+        """Rows of the last `HISTORY` loads by asset id, the newest first.
+
+        Each table is asked for the time of its twentieth last load, by index: one row per load, however old they are.
+        """
         earlier = aliased(AssetEvent)
         cutoff = (
             select(earlier.timestamp)
@@ -129,20 +127,39 @@ class Metadata:
             .offset(HISTORY - 1)
             .scalar_subquery()
         )
-        figures = [AssetEvent.extra[name].as_string() for name in FIGURES]
         query = (
-            select(
-                AssetEvent.asset_id, AssetEvent.timestamp, AssetEvent.source_dag_id, AssetEvent.source_run_id, *figures
-            )
+            select(AssetEvent.asset_id, AssetEvent.source_dag_id, AssetEvent.extra["rows_loaded"].as_string())
             .join(AssetModel, AssetModel.id == AssetEvent.asset_id)
             .where(
                 *self._of_streams(),
                 AssetEvent.timestamp >= func.coalesce(cutoff, literal(_EPOCH, UtcDateTime)),
             )
-            .order_by(AssetEvent.timestamp.desc())
+            .order_by(AssetEvent.asset_id, AssetEvent.timestamp.desc())
         )
-        rows = self._session.execute(query)
-        return [Event(row[0], row[1], row[2], row[3], tuple(row[4:]), {}) for row in rows if row[2] in self._readable]
+        found: dict[int, list[int | None]] = {}
+        for asset_id, dag_id, rows in self._rows(query):
+            if dag_id in self._readable:
+                found.setdefault(asset_id, []).append(None if rows is None else int(float(rows)))
+        return found
+
+    def loads(self, table: str) -> list[Event]:
+        """The last `HISTORY` loads of one raw table, the newest first."""
+        query = (
+            select(
+                AssetEvent.asset_id,
+                AssetEvent.timestamp,
+                AssetEvent.source_run_id,
+                AssetEvent.extra,
+                AssetEvent.source_dag_id,
+            )
+            .join(AssetModel, AssetModel.id == AssetEvent.asset_id)
+            .where(*self._of_streams(), AssetModel.name == table)
+            .order_by(AssetEvent.timestamp.desc())
+            .limit(HISTORY)
+        )
+        return [
+            Event(row[0], row[1], row[2], _mapping(row[3])) for row in self._rows(query) if row[4] in self._readable
+        ]
 
     def latest(self) -> dict[int, Event]:
         """The newest load of each raw table (of the run, where one is asked for) with all that it told, by asset id."""
@@ -158,17 +175,17 @@ class Metadata:
             select(
                 AssetEvent.asset_id,
                 AssetEvent.timestamp,
-                AssetEvent.source_dag_id,
                 AssetEvent.source_run_id,
                 AssetEvent.extra,
+                AssetEvent.source_dag_id,
             )
             .join(AssetModel, AssetModel.id == AssetEvent.asset_id)
             .where(*self._of_streams(), AssetEvent.id == newest)
         )
         return {
-            row[0]: Event(row[0], row[1], row[2], row[3], (), row[4] if isinstance(row[4], dict) else {})
-            for row in self._session.execute(query)
-            if row[2] in self._readable
+            row[0]: Event(row[0], row[1], row[2], _mapping(row[3]))
+            for row in self._rows(query)
+            if row[4] in self._readable
         }
 
     def last_runs(self, dag_ids: Iterable[str]) -> dict[str, LastRun]:
@@ -185,7 +202,7 @@ class Metadata:
             query = query.join(DagModel, DagModel.dag_id == DagRun.dag_id).where(DagRun.id == newest)
         return {
             row[1]: LastRun(row[0], row[1], row[2], str(row[3]), row[4], row[5])
-            for row in self._session.execute(query)
+            for row in self._rows(query)
             if row[1] in wanted
         }
 
@@ -197,7 +214,7 @@ class Metadata:
         query = select(TaskInstance.dag_id, TaskInstance.task_id, TaskInstance.state).where(
             or_(*chosen), or_(TaskInstance.task_id.like(f"%.{EXTRACT}"), TaskInstance.task_id.like(f"%.{LOAD}"))
         )
-        return {(row[0], row[1]): None if row[2] is None else str(row[2]) for row in self._session.execute(query)}
+        return {(row[0], row[1]): None if row[2] is None else str(row[2]) for row in self._rows(query)}
 
     def problems(self, runs: Iterable[LastRun]) -> dict[tuple[str, str], str]:
         """Why tasks of these runs failed, by DAG and task."""
@@ -209,31 +226,47 @@ class Metadata:
             .where(XComModel.key == PROBLEM, XComModel.dag_run_id.in_(ids))
             .limit(LIMIT)
         )
-        return {(row[0], row[1]): _text(row[2]) for row in self._session.execute(query)}
+        return {(row[0], row[1]): _text(row[2]) for row in self._rows(query)}
 
-    def results(self) -> list[Results]:
-        """What dbt did in the last `TRENDS` runs of each DAG, newest first; several tasks of a run may have told it."""
+    def durations(self) -> list[Results]:
+        """Seconds by node of dbt in the last `TRENDS` runs of each DAG, the newest first.
+
+        Several tasks of a run may have told some.
+        """
         found = (
-            select(XComModel.dag_run_id, XComModel.dag_id, func.max(XComModel.timestamp))
-            .where(XComModel.key == RESULTS, *self._of_run(XComModel.dag_id, XComModel.run_id))
+            select(XComModel.dag_run_id, XComModel.dag_id)
+            .where(XComModel.key == SECONDS, *self._of_run(XComModel.dag_id, XComModel.run_id))
             .group_by(XComModel.dag_run_id, XComModel.dag_id)
-            .order_by(func.max(XComModel.timestamp).desc())
+            .order_by(XComModel.dag_run_id.desc())
             .limit(LIMIT)
         )
         chosen: dict[str, list[int]] = {}
-        for run, dag_id, _ in self._session.execute(found):
+        for run, dag_id in self._rows(found):
             if dag_id in self._readable and len(chosen.setdefault(dag_id, [])) < TRENDS:
                 chosen[dag_id].append(run)
-        ids = [run for runs in chosen.values() for run in runs]
-        if not ids:
+        return self._told(SECONDS, [run for runs in chosen.values() for run in runs])
+
+    def results(self, dag_run_ids: Collection[int]) -> list[Results]:
+        """What dbt did in some runs, the newest first."""
+        return self._told(RESULTS, dag_run_ids)
+
+    def _told(self, key: str, dag_run_ids: Collection[int]) -> list[Results]:
+        if not dag_run_ids:
             return []
         query = (
-            select(XComModel.dag_id, XComModel.run_id, XComModel.timestamp, XComModel.value)
-            .where(XComModel.key == RESULTS, XComModel.dag_run_id.in_(ids))
-            .order_by(XComModel.timestamp.desc())
+            select(XComModel.dag_run_id, XComModel.dag_id, XComModel.run_id, XComModel.timestamp, XComModel.value)
+            .where(XComModel.key == key, XComModel.dag_run_id.in_(dag_run_ids))
+            .order_by(XComModel.dag_run_id.desc(), XComModel.timestamp.desc())
         )
-        rows = cast("Sequence[Any]", self._session.execute(query).all())
-        return [Results(row[0], row[1], row[2], content) for row in rows if (content := unpacked(row[3])) is not None]
+        return [
+            Results(row[0], row[1], row[2], row[3], content)
+            for row in self._rows(query)
+            if row[1] in self._readable and (content := unpacked(row[4])) is not None
+        ]
+
+    def _rows(self, query: Executable) -> Iterable[Any]:
+        rows: Iterable[Any] = self._session.execute(query)
+        return rows
 
     def _of_streams(self) -> list[ColumnElement[bool]]:
         """Conditions: assets that a load task of a DAG of today brings forth."""
@@ -250,6 +283,10 @@ class Metadata:
         """Conditions: of the DAG, or the run of it, that is asked for."""
         conditions = [] if self._dag_id is None else [dag_column == self._dag_id]
         return conditions if self._run_id is None else [*conditions, run_column == self._run_id]
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _text(value: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ from plugins.data_platform.answers import (
     Freshness,
     Lineage,
     Load,
+    Loads,
     Models,
     Node,
     NodeStatus,
@@ -30,24 +31,23 @@ _BUILT = ("model", "snapshot", "seed")
 _UNITS = {"minute": 60, "hour": 3600, "day": 24 * 3600}
 
 
-def streams(metadata: Metadata, now: datetime | None = None) -> Streams:
+def streams(metadata: Metadata, now: datetime | None = None, *, history: bool = True) -> Streams:
     """Every stream that the user may see, by raw table.
 
     Args:
         metadata: the database, and what of it is asked for.
         now: the time at which freshness is judged.
+        history: whether the rows of the loads before the last one are told.
     """
     now = now or datetime.now(UTC)
     tables = metadata.tables()
-    history: dict[int, list[Event]] = {}
-    for event in metadata.loads():
-        history.setdefault(event.asset_id, []).append(event)
+    rows = metadata.history() if history else {}
     latest = metadata.latest()
     runs = metadata.last_runs(table.dag_id for table in tables)
     states = metadata.task_states(runs.values())
     problems = metadata.problems(runs.values())
     found = [
-        _stream(table, latest.get(table.asset_id), history.get(table.asset_id, []), runs, states, problems, now)
+        _stream(table, latest.get(table.asset_id), rows.get(table.asset_id, []), runs, states, problems, now)
         for table in tables
     ]
     return Streams(now=now, total=len(found), streams=found, runs=[_run(run) for run in runs.values()])
@@ -56,7 +56,7 @@ def streams(metadata: Metadata, now: datetime | None = None) -> Streams:
 def models(metadata: Metadata, now: datetime | None = None) -> Models:
     """Models, snapshots, seeds and the sources with tests, as dbt left them in the last run that built them."""
     now = now or datetime.now(UTC)
-    found = [node for node in nodes(metadata.results(), now) if node.type in _BUILT or node.tests]
+    found = [node for node in nodes(metadata, now) if node.type in _BUILT or node.tests]
     return Models(now=now, total=len(found), models=found[:LIMIT])
 
 
@@ -70,7 +70,7 @@ def lineage(metadata: Metadata, focus: str | None, depth: int, now: datetime | N
         now: the time at which freshness is judged.
     """
     now = now or datetime.now(UTC)
-    graph = {node.id: node for node in nodes(metadata.results(), now)}
+    graph = {node.id: node for node in nodes(metadata, now)}
     total = len(graph)
     if focus is not None:
         start = {each for each, node in graph.items() if focus in (each, node.relation, node.name)}
@@ -81,7 +81,7 @@ def lineage(metadata: Metadata, focus: str | None, depth: int, now: datetime | N
 def overview(metadata: Metadata, now: datetime | None = None) -> Overview:
     """The figures of the page's head."""
     now = now or datetime.now(UTC)
-    loaded, built = streams(metadata, now), models(metadata, now)
+    loaded, built = streams(metadata, now, history=False), models(metadata, now)
     tests = [count for node in built.models for count in node.tests.items()]
     return Overview(
         now=now,
@@ -119,7 +119,7 @@ def seconds_of(span: object) -> int | None:
 def _stream(
     table: Table,
     event: Event | None,
-    history: Sequence[Event],
+    history: list[int | None],
     runs: Mapping[str, LastRun],
     states: Mapping[tuple[str, str], str | None],
     problems: Mapping[tuple[str, str], str],
@@ -172,7 +172,7 @@ def _stream(
         late_after=late,
         stale_after=stale,
         freshness=freshness(event.at if event else None, late, stale, now),
-        history=[_load(each) for each in history[:HISTORY]],
+        history=history[:HISTORY],
     )
 
 
@@ -201,47 +201,58 @@ def _number(extra: Mapping[str, Any], name: str) -> int | None:
     return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _load(event: Event) -> Load:
-    rows, rejected, size, seconds = (None if text is None else float(text) for text in event.figures)
-    whole = (None if number is None else int(number) for number in (rows, rejected, size))
-    return Load(
-        at=event.at,
-        run_id=event.run_id,
-        seconds=seconds,
-        **dict(zip(("rows", "rejected", "bytes"), whole, strict=True)),
-    )
+def loads(metadata: Metadata, table: str) -> Loads:
+    """The last loads of one raw table."""
+    found = [
+        Load(
+            at=event.at,
+            run_id=event.run_id,
+            rows=_number(event.extra, "rows_loaded"),
+            rejected=_number(event.extra, "rows_rejected"),
+            bytes=_number(event.extra, "bytes"),
+            seconds=event.extra.get("seconds"),
+        )
+        for event in metadata.loads(table)
+    ]
+    return Loads(now=datetime.now(UTC), total=len(found), loads=found)
 
 
 def _run(run: LastRun) -> Run:
     return Run(dag_id=run.dag_id, run_id=run.run_id, state=run.state, started_at=run.started_at, ended_at=run.ended_at)
 
 
-def nodes(results: Sequence[Results], now: datetime) -> list[Node]:
-    """The nodes of dbt that results tell of.
+def nodes(metadata: Metadata, now: datetime) -> list[Node]:
+    """The nodes of dbt that the last runs told of.
 
     A node shows what became of it in the last run that had it; `not run` says that its DAG's last run left it out, as
-    after a failed stream.
+    after a failed stream. Of one run, what was told later counts: by a task that built a single node again.
 
     Args:
-        results: the newest first. Of one run, what was told later counts: a task that built a single node again.
+        metadata: the database.
         now: the time at which freshness is judged.
     """
     newest: dict[str, str] = {}
     runs: dict[str, list[str]] = {}
-    entries: dict[tuple[str, str], tuple[Results, dict[str, Any]]] = {}
     seconds: dict[tuple[str, str], dict[str, float]] = {}
-    for each in results:
+    wanted: dict[int, None] = {}
+    for each in metadata.durations():
         newest.setdefault(each.dag_id, each.run_id)
         order = runs.setdefault(each.dag_id, [])
         if each.run_id not in order:
             order.append(each.run_id)
-        for node in each.content["nodes"]:
-            key = (each.dag_id, str(node["id"]))
-            if key in entries and entries[key][0].run_id == each.run_id:
-                entries[key] = (entries[key][0], node | entries[key][1])
-            entries.setdefault(key, (each, node))
-            if "seconds" in node:
-                seconds.setdefault(key, {}).setdefault(each.run_id, node["seconds"])
+        for identity, duration in each.content.items():
+            times = seconds.setdefault((each.dag_id, identity), {})
+            if not times or each.run_id == newest[each.dag_id]:  # the last run that built it has its results
+                wanted[each.dag_run_id] = None
+            times.setdefault(each.run_id, duration)
+    entries: dict[tuple[str, str], tuple[Results, dict[str, Any]]] = {}
+    for each in metadata.results(list(wanted)):
+        for entry in each.content.get("nodes", []):
+            key = (each.dag_id, str(entry["id"]))
+            known = entries.get(key)
+            if known is not None and known[0].run_id == each.run_id:
+                entries[key] = (known[0], entry | known[1])
+            entries.setdefault(key, (each, entry))
     shown: dict[str, Node] = {}
     for (dag_id, identity), (each, node) in entries.items():
         built = node["type"] in _BUILT

@@ -46,8 +46,9 @@ function theme() {
 
 class Refused extends Error {}
 
-async function get(path) {
+async function get(path, parameters = {}) {
   const address = new URL(`api/${path}`, new URL(".", location.href));
+  for (const [name, value] of Object.entries(parameters)) address.searchParams.set(name, value);
   if (scope.dag) address.searchParams.set("dag_id", scope.dag);
   if (scope.run) address.searchParams.set("run_id", scope.run);
   const answer = await fetch(address, { credentials: "same-origin", headers: { Accept: "application/json" } });
@@ -146,6 +147,15 @@ function lineage() {
   return h("div", {}, tools, draw(graph, chosen, (node) => change({ open: node.stream ? node.stream.table : node.node ? node.id : null })));
 }
 
+const loads = { of: null, at: null, found: null };
+async function readLoads(table) {
+  Object.assign(loads, { of: table, at: data.read, found: loads.of === table ? loads.found : null });
+  try {
+    const answer = await get("loads", { table });
+    if (loads.of === table) { loads.found = answer.loads; if (state.open === table) drawer(); }
+  } catch { /* the drawer shows the rest; the next reading tries again */ }
+}
+
 let opened = null;
 function drawer() {
   const aside = find("drawer"), now = data.now + (Date.now() - (data.read ?? Date.now()));
@@ -158,7 +168,8 @@ function drawer() {
     opened = null;
     return;
   }
-  aside.replaceChildren(...(stream ? drawers.stream(stream, now, close, trace) : drawers.node(node, now, close, trace)));
+  if (stream && (loads.of !== state.open || loads.at !== data.read)) readLoads(state.open);
+  aside.replaceChildren(...(stream ? drawers.stream(stream, loads.of === state.open ? loads.found : null, now, close, trace) : drawers.node(node, now, close, trace)));
   if (opened !== state.open) { opened = state.open; aside.scrollTop = 0; aside.querySelector("header button").focus(); }
 }
 

@@ -6,7 +6,7 @@ import { fresh, verdict } from "./views.js";
 const facts = (pairs) => h("dl", { class: "facts" }, pairs.filter(([, value]) => value !== null && value !== undefined && value !== "" && value !== "–").flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
 const head = (title, status, note, close) => h("header", {}, h("div", {}, h("h2", {}, title), note ? h("p", { class: "sub" }, note) : null), h("div", { class: "spacer" }), status, h("button", { class: "button square", type: "button", "aria-label": "Close", onclick: close }, "✕"));
 
-export function stream(row, now, close, trace) {
+export function stream(row, loads, now, close, trace) {
   const shown = row.failed_task ?? row.load_task;
   return [
     head(row.stream, badge(row.status), [row.replication, row.mode].filter(Boolean).join(" · "), close),
@@ -28,7 +28,7 @@ export function stream(row, now, close, trace) {
     facts([["Raw table", row.table], ["DAG", link(dagPath(row.dag_id), row.dag_id)], ["Owner", row.owner], ["Schema version", row.schema_hash]]),
     row.history.length ? h("h3", {}, `Last ${row.history.length} loads`) : null,
     row.history.length ? h("table", {}, h("thead", {}, h("tr", {}, ["When", "Rows", "Rejected", "Size", "Time"].map((name, place) => h("th", { class: place ? "n plain" : "plain", scope: "col" }, name)))),
-      h("tbody", {}, row.history.map((load) => h("tr", {}, h("td", {}, load.run_id ? link(runPath(row.dag_id, load.run_id), moment(load.at)) : moment(load.at)), ...[count(load.rows), count(load.rejected), bytes(load.bytes), seconds(load.seconds)].map((text) => h("td", { class: "n" }, text)))))) : null,
+      h("tbody", {}, (loads ?? []).map((load) => h("tr", {}, h("td", {}, load.run_id ? link(runPath(row.dag_id, load.run_id), moment(load.at)) : moment(load.at)), ...[count(load.rows), count(load.rejected), bytes(load.bytes), seconds(load.seconds)].map((text) => h("td", { class: "n" }, text)))))) : null,
   ].filter(Boolean);
 }
 

@@ -47,7 +47,7 @@ export const STREAMS = {
     { id: "speed", title: "Rows/s", number: true, low: true, value: (row) => row.rows_per_second, cell: (row) => compact(row.rows_per_second) },
     { id: "watermark", title: "Watermark", mid: true, value: (row) => row.watermark, cell: (row) => row.watermark ?? h("span", { class: "zero" }, "–") },
     { id: "schema", title: "Schema", low: true, hint: "Version of the contract's columns", value: (row) => row.schema_hash, cell: (row) => row.schema_change ? h("span", { class: "status warn", title: row.schema_change }, "changed") : h("span", { class: "sub" }, row.schema_hash?.slice(0, 7) ?? "–") },
-    { id: "history", title: "Last 20 loads", mid: true, hint: "Rows of each load, the latest on the right", value: (row) => row.history.length, cell: (row) => bars(row.history.map((load) => load.rows), `Rows of the last ${row.history.length} loads`) },
+    { id: "history", title: "Last 20 loads", mid: true, hint: "Rows of each load, the latest on the right", value: (row) => row.history.length, cell: (row) => bars(row.history, `Rows of the last ${row.history.length} loads`) },
   ],
 };
 
