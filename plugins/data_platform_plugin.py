@@ -19,7 +19,8 @@ class LazyApp:
         """Serve a request (ASGI)."""
         from plugins.data_platform.app import application
 
-        await application()(scope, receive, send)
+        # Airflow's own application, whose public API the webhook calls in process.
+        await application()({**scope, "airflow": scope.get("app")}, receive, send)
 
 
 class DataPlatformPlugin(AirflowPlugin):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -122,6 +122,29 @@ class Settings(BaseSettings):
     load_timeout: Seconds = Field(3600, description="Seconds until a load is given up and rolled back")
     lock_timeout: Seconds = Field(120, description="Seconds a load waits for a DuckDB file that another process holds")
     dbt_timeout: Seconds = Field(7200, description="Seconds until a dbt build is given up")
+
+    webhook_secret: SecretStr | None = Field(
+        None,
+        description="Secret of the webhook `/data-platform/webhook/github`, shared with GitHub; without one it is off",
+    )
+    webhook_dags: str = Field(
+        "",
+        pattern=r"^$|^[^=,\s]+=[^=,\s]+(,[^=,\s]+=[^=,\s]+)*$",
+        description="DAG that a push to a branch starts: `main=jaffle_shop,release=web_shop`; no other branch does",
+    )
+    webhook_user: str = Field(
+        "webhook", min_length=1, description="User in whose name the webhook starts runs; FAB needs one of that name"
+    )
+    usage_tracking: bool = Field(
+        False,
+        description="Whether `/data-platform/register` and `/track/usage` count what is sent to them, without names"
+        " and addresses; `DO_NOT_TRACK=1` forbids it",
+    )
+
+    def webhook_branches(self) -> dict[str, str]:
+        """The DAG that a push to a branch starts, by branch."""
+        pairs = (pair.partition("=") for pair in self.webhook_dags.split(",") if pair)
+        return {branch: dag_id for branch, _, dag_id in pairs}
 
     def pools(self) -> dict[str, int]:
         """Airflow pools that have to exist before the first run: name → slots.

@@ -13,14 +13,11 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from sqlalchemy import text
 from starlette.middleware.base import RequestResponseEndpoint
 
-from plugins.data_platform import reading
+from plugins.data_platform import reading, usage, webhook
 from plugins.data_platform.access import LOGIN, Asked
 from plugins.data_platform.answers import Health, Lineage, Loads, Models, Overview, Streams
 
 STATIC = Path(__file__).with_name("static")
-
-PUBLIC = frozenset({"/health"})
-"""Routes that need no login of Airflow."""
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
@@ -121,6 +118,6 @@ def application() -> FastAPI:
             response.headers.setdefault(name, value)
         return response
 
-    for router in (api, page, public):
+    for router in (api, page, public, webhook.router, usage.router):
         app.include_router(router)
     return app

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.plugins.conftest import Server
 from tests.support.browser import browsing, chromium, picture
@@ -38,13 +39,13 @@ def test_problems_stand_first_and_can_be_filtered_sorted_and_searched(page: Any)
     picture(page, "streams")
     page.get_by_role("button", name="failed 1").click()
     assert names(page) == ["stream_3"]
-    page.get_by_role("button", name="all").click()
+    page.get_by_role("button", name="all", exact=True).click()
     page.get_by_role("button", name="Rows", exact=True).click()
     rows = [int(text.replace(",", "")) for text in page.locator("tbody td:nth-child(4)").all_inner_texts()]
     assert rows == sorted(rows, reverse=True)
     assert page.locator("th[aria-sort=descending]").inner_text().startswith("Rows")
     page.get_by_label("Search").fill("stream_4")
-    page.wait_for_function("document.querySelectorAll('tr[data-key]').length === 1")
+    expect(page.locator("tr[data-key]")).to_have_count(1)
     assert names(page) == ["stream_4"]
     page.get_by_label("Search").fill("nothing like it")
     page.get_by_text("No match").wait_for()
@@ -162,7 +163,7 @@ def test_a_thousand_streams_and_two_thousand_models_stay_usable(serve: Any) -> N
         page.goto(f"{large.url}/data-platform/")
         page.locator("tr[data-key]").nth(100).wait_for(timeout=60_000)
         page.get_by_label("Search").fill("stream_999")
-        page.wait_for_function("document.querySelectorAll('tr[data-key]').length === 1")
+        expect(page.locator("tr[data-key]")).to_have_count(1)
         page.keyboard.press("Escape")
         page.keyboard.press("2")
         page.locator("tr[data-key]").nth(100).wait_for()

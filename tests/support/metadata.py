@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -30,6 +30,7 @@ class Plan:
     loads: int = 20
     models: int = 8
     results: int = 12
+    serialized: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -64,12 +65,12 @@ def load_extra(stream: int, load: int) -> dict[str, Any]:
     }
 
 
-def dbt_results(models: int, sources: int, at: datetime, *, failing: bool, offset: int = 0) -> dict[str, Any]:
+def dbt_results(models: int, sources: Sequence[int], at: datetime, *, failing: bool, offset: int = 0) -> dict[str, Any]:
     """A summary as include.elt.results makes it."""
     nodes: list[dict[str, Any]] = []
     for number in range(models):
-        of_source = number < max(1, sources)
-        parent = f"source.jdbt.shop.stream_{offset + number % max(1, sources)}"
+        of_source = number < len(sources)
+        parent = f"source.jdbt.shop.stream_{sources[number % len(sources)]}"
         depends = [parent] if of_source else [f"model.jdbt.model_{offset + number // 2}"]
         node: dict[str, Any] = {
             "id": f"model.jdbt.model_{offset + number}",
@@ -102,14 +103,14 @@ def dbt_results(models: int, sources: int, at: datetime, *, failing: bool, offse
         nodes.append(node)
     nodes.extend(
         {
-            "id": f"source.jdbt.shop.stream_{offset + number}",
+            "id": f"source.jdbt.shop.stream_{number}",
             "type": "source",
-            "name": f"shop.stream_{offset + number}",
+            "name": f"shop.stream_{number}",
             "depends_on": [],
-            "relation": f"raw.stream_{offset + number}",
+            "relation": f"raw.stream_{number}",
             "tests": {"ok": 2},
         }
-        for number in range(sources)
+        for number in sources
     )
     nodes.append(
         {
@@ -234,7 +235,7 @@ def fill(session: Any, plan: Plan) -> None:
                 instances.append(_instance(dag_id, run["run_id"], "dbt.producer", "success", run["start_date"]))
                 content = dbt_results(
                     share,
-                    min(len(mine), share, 40),
+                    list(mine)[: min(share, 40)],
                     run["start_date"] + timedelta(seconds=60),
                     failing=last,
                     offset=dag * share,
@@ -245,6 +246,21 @@ def fill(session: Any, plan: Plan) -> None:
         write(TaskInstance, instances)
         write(XComModel, xcoms)
         assets |= {row["name"]: row for row in table_rows}
+        if plan.serialized:
+            session.flush()
+            _serialize(dag_id, session)
+
+
+def _serialize(dag_id: str, session: Any) -> None:
+    """Make a DAG one that Airflow can start."""
+    from airflow.models.serialized_dag import SerializedDagModel
+    from airflow.providers.standard.operators.empty import EmptyOperator
+    from airflow.sdk import DAG
+    from airflow.serialization.serialized_objects import LazyDeserializedDAG
+
+    with DAG(dag_id, schedule=None, start_date=NOW) as dag:
+        EmptyOperator(task_id="nothing")
+    SerializedDagModel.write_dag(LazyDeserializedDAG.from_dag(dag), bundle_name="seeded", session=session)
 
 
 def _runs(dag_id: str, runs: int) -> Iterator[dict[str, Any]]:
