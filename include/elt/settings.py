@@ -123,6 +123,11 @@ class Settings(BaseSettings):
     lock_timeout: Seconds = Field(120, description="Seconds a load waits for a DuckDB file that another process holds")
     dbt_timeout: Seconds = Field(7200, description="Seconds until a dbt build is given up")
 
+    alerts: str = Field(
+        "",
+        pattern=r"^$|^(webhook|slack|email):[^,\s]+(,(webhook|slack|email):[^,\s]+)*$",
+        description="Where alerts go: `slack:connection`, `email:address`, `webhook:connection`, several with commas",
+    )
     webhook_secret: SecretStr | None = Field(
         None,
         description="Secret of the webhook `/data-platform/webhook/github`, shared with GitHub; without one it is off",
@@ -140,6 +145,11 @@ class Settings(BaseSettings):
         description="Whether `/data-platform/register` and `/track/usage` count what is sent to them, without names"
         " and addresses; `DO_NOT_TRACK=1` forbids it",
     )
+
+    def alert_channels(self) -> list[tuple[str, str]]:
+        """Where alerts go: pairs of the kind of channel, and its connection or address."""
+        pairs = (pair.partition(":") for pair in self.alerts.split(",") if pair)
+        return [(kind, target) for kind, _, target in pairs]
 
     def webhook_branches(self) -> dict[str, str]:
         """The DAG that a push to a branch starts, by branch."""

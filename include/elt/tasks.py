@@ -37,7 +37,7 @@ DEFAULT_ARGS: dict[str, Any] = {
 """Airflow's `default_args` of every DAG; an error that another try cannot mend fails at once all the same."""
 
 PROBLEM = "problem"
-"""XCom of a task that failed: why, without any secret. Airflow removes it when the task is tried again."""
+"""XCom of a task that failed: `kind` and `text`, without secrets. Airflow removes it when the task is tried again."""
 
 _PROBLEM_LENGTH = 2000
 
@@ -123,7 +123,8 @@ def _airflow_errors(context: Context) -> Iterator[None]:
     try:
         yield
     except EltError as error:
-        context["ti"].xcom_push(key=PROBLEM, value=str(redact(str(error)))[:_PROBLEM_LENGTH])
+        text = str(redact(str(error)))[:_PROBLEM_LENGTH]
+        context["ti"].xcom_push(key=PROBLEM, value={"kind": error.kind, "text": text})
         if not error.final:
             raise
         raise AirflowFailException(str(error)) from None  # the message says it all; a cause would repeat it

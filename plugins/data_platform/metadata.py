@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -290,6 +291,10 @@ def _mapping(value: object) -> dict[str, Any]:
 
 
 def _text(value: object) -> str:
-    """The text of an XCom, which some versions of Airflow keep as JSON in JSON."""
-    text = str(value or "")
-    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
+    """The text of a problem; some versions of Airflow keep an XCom as JSON in JSON."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return str(value)
+    return str(value.get("text") or "") if isinstance(value, dict) else str(value or "")

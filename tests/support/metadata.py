@@ -229,7 +229,13 @@ def fill(session: Any, plan: Plan) -> None:
                         )
                     if broken:
                         xcoms.append(
-                            _xcom(ids[run["run_id"]], run, f"shop.stream_{n}.extract", "problem", f"row 57 {EVIL}")
+                            _xcom(
+                                ids[run["run_id"]],
+                                run,
+                                f"shop.stream_{n}.extract",
+                                "problem",
+                                {"kind": "failed stream", "text": f"row 57 {EVIL}"},
+                            )
                         )
             if number >= runs - plan.results and share:
                 instances.append(_instance(dag_id, run["run_id"], "dbt.producer", "success", run["start_date"]))
@@ -282,7 +288,7 @@ def _runs(dag_id: str, runs: int) -> Iterator[dict[str, Any]]:
         }
 
 
-def _xcom(dag_run_id: int, run: Mapping[str, Any], task_id: str, key: str, value: str) -> dict[str, Any]:
+def _xcom(dag_run_id: int, run: Mapping[str, Any], task_id: str, key: str, value: Any) -> dict[str, Any]:
     return {
         "dag_run_id": dag_run_id,
         "task_id": task_id,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from include.elt.contract import ADDED
-from include.elt.errors import RefusedLoadError
+from include.elt.errors import SchemaChangeError
 
 Policy = Literal["fail", "add", "ignore"]
 
@@ -107,12 +107,12 @@ def decide(difference: Difference, policy: Policy, table: str, key: tuple[str, .
         mode: mode of the load.
 
     Raises:
-        RefusedLoadError: the policy does not allow the difference, or nothing but a full refresh helps.
+        SchemaChangeError: the policy does not allow the difference, or nothing but a full refresh helps.
     """
     otherwise = way_out(mode)
     lost = [name for name in key if name in difference.missing]
     if lost and mode != "snapshot":
-        raise RefusedLoadError(
+        raise SchemaChangeError(
             f"{table}: the table has no column {', '.join(lost)}, the primary key of the stream; {otherwise}"
         )
     missing = [f"it lacks the column {name} {kind}" for name, kind in difference.missing.items()]
@@ -122,14 +122,14 @@ def decide(difference: Difference, policy: Policy, table: str, key: tuple[str, .
         for pairs in (difference.widened, difference.changed)
     )
     if policy == "fail" and difference:
-        raise RefusedLoadError(
+        raise SchemaChangeError(
             f"{table}: the table does not have the columns of the contract:"
             f" {'; '.join([*missing, *extra, *widened, *changed])}{_renamed(difference)}."
             f" To take the contract's columns, {otherwise}"
             + ("" if difference.changed else ", or set meta.on_schema_change: add for the stream")
         )
     if policy == "add" and changed:
-        raise RefusedLoadError(
+        raise SchemaChangeError(
             f"{table}: {'; '.join(changed)}, which is no wider type, so meta.on_schema_change: add cannot change it;"
             f" {otherwise}"
         )

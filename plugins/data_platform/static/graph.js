@@ -118,7 +118,7 @@ export function draw(graph, chosen, open) {
     const [x, y] = at.get(node.id);
     const text = (content, attributes) => { const made = svg("text", attributes); made.textContent = content; return made; };
     const title = svg("title"); title.textContent = `${node.name}: ${node.status || TYPES[node.type]}`;
-    const group = svg("g", { class: `node ${node.status ? kind(node.status) : ""}`, transform: `translate(${x},${y})`, tabindex: 0, role: "button", "data-id": node.id, "aria-label": `${node.name}, ${TYPES[node.type] ?? node.type}, ${node.status || "no status"}` },
+    const group = svg("g", { class: `node ${node.tests?.failed ? "bad" : node.status ? kind(node.status) : ""}`, transform: `translate(${x},${y})`, tabindex: 0, role: "button", "data-id": node.id, "aria-label": `${node.name}, ${TYPES[node.type] ?? node.type}, ${node.status || "no status"}` },
       title, svg("rect", { class: "box", width: WIDE, height: TALL, rx: 6 }), svg("rect", { class: "strip", x: 6, y: 8, width: 3, height: TALL - 16, rx: 1.5 }),
       text(fit(node.name, 22), { x: 17, y: 17 }), text([TYPES[node.type] ?? node.type, node.note].filter(Boolean).join(" · "), { class: "kind", x: 17, y: 32 }));
     const show = (event) => { event.stopPropagation(); open(node); };

@@ -17,6 +17,9 @@ export function fresh(stream, now) {
 
 const worst = (status) => ({ bad: 0, warn: 1, busy: 2, ok: 3, idle: 4 })[kind(status)];
 
+// How bad a row is: a failing test is as bad as a failed model, a late stream as a rejected row.
+export const trouble = (row) => Math.min(worst(row.status), row.tests?.failed ? 0 : row.tests?.warn ? 1 : 9, row.freshness === "stale" ? 0 : row.freshness === "late" ? 1 : 9);
+
 export function verdict(stream) {
   if (stream.difference === null) return "not counted";
   if (stream.difference === 0) return "match";
@@ -95,8 +98,8 @@ export function table(view, rows, state, now, on) {
   const columns = view.columns.filter((each) => !each.optional || rows.some((row) => row[each.id] !== null));
   const column = columns.find((each) => each.id === state.sort) ?? null;
   if (!column) {
-    const trouble = new Map(rows.map((row) => [row, worst(view === RECONCILIATION ? verdict(row) : row.status)]));
-    rows = rows.slice().sort((a, b) => trouble.get(a) - trouble.get(b));
+    const place = new Map(rows.map((row) => [row, view === RECONCILIATION ? worst(verdict(row)) : trouble(row)]));
+    rows = rows.slice().sort((a, b) => place.get(a) - place.get(b));
   } else {
     const sign = state.down ? -1 : 1;
     const value = new Map(rows.map((row) => [row, column.value(row, now)]));
