@@ -31,8 +31,12 @@ restore: setup ## put the newest backup back (BACKUP=folder: that one; FORCE=1: 
 test: manifest ## set everything up and run the tests (PYTEST='-k name' for some of them)
 	.venv/bin/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(PYTEST)
 
-check: setup ## validate every replication against the contracts, without running anything
+check: manifest ## validate replications against contracts, silences, and the generated documents; runs nothing
 	.venv/bin/python -m include.elt.check
+	.venv/bin/python -m include.elt.documentation --check
+
+bench-page: setup ## the page's API with 1,000 streams x 20 loads and 2,000 models: seconds and queries
+	.venv/bin/python -m benchmarks.page
 
 lint: setup ## style of the code and of the documentation
 	.venv/bin/ruff check .
@@ -71,6 +75,9 @@ sample-data: setup ## write the sample files again from their seed
 readme: setup ## write the generated parts of README.md again
 	.venv/bin/python -m include.elt.readme
 
+docs: manifest ## write docs/DAGS.md, docs/DATA.md and docs/metrics.md again
+	.venv/bin/python -m include.elt.documentation
+
 format: setup ## bring the code into its style
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
@@ -81,4 +88,4 @@ clean: ## remove what was made here: warehouse, lake, local Airflow, caches (not
 help: ## this list
 	awk 'BEGIN {FS = ":.*## "} /^## --/ {printf "\n%s\n", substr($$0, 7)} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: run up query airflow env backup restore test check lint types bench bench-sources deploy setup manifest lock sample-data readme format clean help
+.PHONY: run up query airflow env backup restore test check lint types bench bench-sources deploy setup manifest lock sample-data readme docs bench-page format clean help

@@ -31,7 +31,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=6),
-    deadline=run_deadline(shop),
+    deadline=run_deadline(shop, after=timedelta(hours=2)),
     on_success_callback=report_run,
     on_failure_callback=report_run,
     default_args=DEFAULT_ARGS,

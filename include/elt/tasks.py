@@ -14,6 +14,7 @@ from airflow.sdk import Asset, BaseOperator, Connection, Context, Param, TaskGro
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException, AirflowSkipException
 from airflow.sdk.log import mask_secret, redact  # type: ignore[attr-defined]
 
+from include.elt import metrics
 from include.elt.connections import AirflowConnection, secrets_of
 from include.elt.contract import read_contracts
 from include.elt.errors import EltError, LakeError, SettingsError
@@ -23,7 +24,7 @@ from include.elt.modes import Span, plan
 from include.elt.replication import Replication, Stream, check_against
 from include.elt.settings import EXTRACT_POOL, WAREHOUSE_POOL, Settings
 from include.elt.sources import open_source
-from include.elt.warehouse import TableState, open_warehouse
+from include.elt.warehouse import LoadResult, TableState, open_warehouse
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +126,7 @@ def _airflow_errors(context: Context) -> Iterator[None]:
     except EltError as error:
         text = str(redact(str(error)))[:_PROBLEM_LENGTH]
         context["ti"].xcom_push(key=PROBLEM, value={"kind": error.kind, "text": text})
+        metrics.count("stream.failures", _stream_tags(context))
         if not error.final:
             raise
         raise AirflowFailException(str(error)) from None  # the message says it all; a cause would repeat it
@@ -285,7 +287,27 @@ class LoadOperator(BaseOperator):
             "tolerated": self.stream.meta.tolerated(manifest.source_rows) if manifest.source_rows is not None else None,
         }
         context["outlet_events"][self.asset].extra = extra
+        self._count(context, result, manifest.seconds)
         return extra
+
+    def _count(self, context: Context, result: LoadResult, extract_seconds: float) -> None:
+        """Tell the load as metrics, and as one structured log line."""
+        tags = _stream_tags(context)
+        log.info("loaded", extra={**tags, "run_id": context["run_id"], "rows": result.rows_loaded})
+        if result.repeated:
+            return
+        metrics.count("stream.loads", tags)
+        for name, number in (("rows", result.rows_loaded), ("rejected", result.rows_rejected), ("bytes", result.bytes)):
+            metrics.count(f"stream.{name}", tags, by=number)
+        metrics.timing("stream.extract_seconds", extract_seconds, tags)
+        metrics.timing("stream.load_seconds", result.seconds, tags)
+        metrics.gauge("stream.table_rows", result.rows_total, tags)
+
+
+def _stream_tags(context: Context) -> dict[str, str]:
+    """Tags of the metrics of the stream whose task runs."""
+    task: Any = context["task"]
+    return {"dag_id": context["ti"].dag_id, "replication": task.replication.name, "stream": task.stream.id}
 
 
 def extract_and_load(replication: Replication, settings: Settings) -> dict[str, LoadOperator]:

@@ -10,6 +10,7 @@ hundred at once, find the same run, also with several API servers, because the m
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -26,6 +27,10 @@ from include.elt.settings import Settings, load_settings
 
 LIMIT = 1_000_000
 """Bytes of a body; GitHub's own pushes are far smaller, and it sends at most 25 MB."""
+
+_AT_ONCE = asyncio.Semaphore(2)
+"""Runs that a process starts at a time. Each takes threads and connections of the API server, which others need; two
+hundred deliveries at once would else leave it without any for half a minute (seen)."""
 
 _TIMEOUT = 60.0
 _TOKEN_SECONDS = 60
@@ -126,7 +131,10 @@ async def _start(request: Request, settings: Settings, dag_id: str, run_id: str,
     commit = push.get("after")
     conf = {"webhook": {"ref": push["ref"][:250], "commit": commit[:64] if isinstance(commit, str) else None}}
     transport = httpx.ASGITransport(app=request.scope["airflow"])
-    async with httpx.AsyncClient(transport=transport, base_url="http://airflow.internal", timeout=_TIMEOUT) as client:
+    async with (
+        _AT_ONCE,
+        httpx.AsyncClient(transport=transport, base_url="http://airflow.internal", timeout=_TIMEOUT) as client,
+    ):
         answer = await client.post(
             f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns",
             json={"dag_run_id": run_id, "logical_date": None, "conf": conf, "note": "started by a push to GitHub"},
