@@ -9,11 +9,11 @@ from typing import Annotated
 from airflow.api_fastapi.common.db.common import SessionDep
 from fastapi import APIRouter, FastAPI, HTTPException, Query, Request
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from sqlalchemy import text
 from starlette.middleware.base import RequestResponseEndpoint
 
-from plugins.data_platform import reading, usage, webhook
+from plugins.data_platform import dbtdocs, reading, usage, webhook
 from plugins.data_platform.access import LOGIN, Asked
 from plugins.data_platform.answers import Health, Lineage, Loads, Models, Overview, Streams
 
@@ -80,6 +80,17 @@ def openapi(request: Request) -> JSONResponse:
 def index() -> FileResponse:
     """The page; it holds no data."""
     return FileResponse(STATIC / "index.html")
+
+
+@page.get("/dbt-docs", include_in_schema=False)
+def dbt_docs() -> Response:
+    """The project's documentation, as dbt shows it."""
+    text = dbtdocs.page()
+    if text is None:
+        raise HTTPException(
+            404, "the dbt project was not parsed; `make manifest` does it, and so does the image's build"
+        )
+    return HTMLResponse(text, headers={"Content-Security-Policy": dbtdocs.POLICY})
 
 
 @page.get("/static/{name}", include_in_schema=False)

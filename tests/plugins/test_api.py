@@ -218,6 +218,30 @@ print(json.dumps(counts))
     assert max(counts[0].values()) <= 10
 
 
+def test_dbt_docs_stand_behind_the_login_and_in_a_sandbox(server: Server) -> None:
+    with server.client() as client, server.client(user=None) as anonymous:
+        answer = client.get("/dbt-docs")
+        assert anonymous.get("/dbt-docs").status_code == 401
+
+    assert answer.status_code == 200
+    assert "model.jdbt.orders" in answer.text
+    assert "INLINE DATA" not in answer.text
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("sandbox allow-scripts")
+    assert "allow-same-origin" not in policy
+
+
+def test_cosmos_serves_no_docs_to_everyone(server: Server) -> None:
+    for path in (
+        "/cosmos/dbt_docs",
+        "/cosmos/dbt_docs_index.html",
+        "/cosmos/manifest.json",
+        "/cosmos/jdbt/manifest.json",
+    ):
+        answer = httpx.get(f"{server.url}{path}", trust_env=False, timeout=30, follow_redirects=True)
+        assert "model.jdbt" not in answer.text, path
+
+
 def test_health_says_ok_to_everyone(server: Server) -> None:
     answer = httpx.get(f"{server.url}/data-platform/health", trust_env=False, timeout=30)
 

@@ -122,6 +122,16 @@ def test_it_stands_in_airflows_navigation_and_links_lead_into_airflow(server: Se
         page.wait_for_url(re.compile(r"/team/airflow/dags/dag_1/runs/.*/tasks/shop\.stream_3\.extract"))
 
 
+def test_dbt_docs_open_without_any_access_to_the_session(server: Server) -> None:
+    chromium()
+    with browsing(server.url, server.token()) as page:
+        page.goto(f"{server.url}/data-platform/")
+        page.get_by_role("link", name="dbt docs").click()
+        page.get_by_text("jdbt").first.wait_for()
+        picture(page, "dbt_docs")
+        assert page.evaluate("(() => { try { return document.cookie } catch { return 'none' } })()") == "none"
+
+
 def test_it_follows_airflows_dark_mode(server: Server) -> None:
     chromium()
     with browsing(server.url, server.token(), dark=True) as page:
