@@ -19,7 +19,7 @@ from include.elt.errors import EltError
 from include.elt.manifest import MANIFEST, build_manifest
 from include.elt.metrics import METRICS, PREFIX
 from include.elt.paths import ROOT, shown
-from include.elt.results import tested_node
+from include.elt.results import node_of_test
 from include.elt.settings import Settings, load_settings
 
 DOCS = ROOT / "docs"
@@ -106,7 +106,7 @@ def data_page(manifest: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     nodes = manifest["nodes"]
     tests: dict[str, list[str]] = {}
     for test in nodes.values():
-        target = tested_node(test["unique_id"], manifest, ()) if test["resource_type"] == "test" else None
+        target = node_of_test(test["unique_id"], manifest, ()) if test["resource_type"] == "test" else None
         if target is not None:
             name = test["test_metadata"]["name"] if test.get("test_metadata") else test["name"]
             where = f" ({test['column_name']})" if test.get("column_name") else ""

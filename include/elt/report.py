@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from include.elt.lake import slug
-from include.elt.results import status_of, tested_node
+from include.elt.results import node_of_test, status_of
 
 EXTRACT_TASK, LOAD_TASK = "extract", "load"
 """Names of a stream's two tasks, in a task group that is named like the stream."""
@@ -153,7 +153,7 @@ def model_results(
             identity = result["unique_id"]
             if identity.split(".")[0] not in ("test", "unit_test"):
                 continue
-            target = tested_node(identity, manifest, built)
+            target = node_of_test(identity, manifest, built)
             if target is None:
                 continue
             if target.startswith("source."):

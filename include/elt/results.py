@@ -58,7 +58,7 @@ def summary(run_results: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict
     for result in results:
         if _kind(result["unique_id"]) not in _TESTS:
             continue
-        target = tested_node(result["unique_id"], manifest, built)
+        target = node_of_test(result["unique_id"], manifest, built)
         if target is None:
             continue
         entry = entries.setdefault(target, _described(target, manifest))
@@ -92,7 +92,7 @@ def summary(run_results: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict
     }
 
 
-def tested_node(identity: str, manifest: Mapping[str, Any], built: Iterable[str]) -> str | None:
+def node_of_test(identity: str, manifest: Mapping[str, Any], built: Iterable[str]) -> str | None:
     """The node that a test says something about: the one it is declared on, else the last built of those it reads.
 
     Args:
@@ -101,7 +101,7 @@ def tested_node(identity: str, manifest: Mapping[str, Any], built: Iterable[str]
         built: ids of the nodes that were built, in dbt's order.
     """
     test = _test(identity, manifest)
-    declared = test.get("attached_node") or test.get("tested_node_unique_id")
+    declared = test.get("attached_node") or test.get("node_of_test_unique_id")
     order = {node: place for place, node in enumerate(built)}
     read = test.get("depends_on", {}).get("nodes", [])
     found = declared or max(read, key=lambda node: order.get(node, -1), default=None)

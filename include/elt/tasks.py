@@ -7,21 +7,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 from urllib.parse import quote, quote_plus
 
 from airflow.sdk import Asset, BaseOperator, Connection, Context, Param, TaskGroup
-from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException, AirflowSkipException
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowSkipException,
+    TaskAwaitingInput,
+)
+from airflow.sdk.execution_time.hitl import upsert_hitl_detail
 from airflow.sdk.log import mask_secret, redact  # type: ignore[attr-defined]
 
 from include.elt import metrics
 from include.elt.connections import AirflowConnection, secrets_of
 from include.elt.contract import read_contracts
-from include.elt.errors import EltError, LakeError, SettingsError
+from include.elt.errors import EltError, LakeError, SchemaChangeError, SettingsError
 from include.elt.extract import Extraction
 from include.elt.lake import open_lake
 from include.elt.modes import Span, plan
-from include.elt.replication import Replication, Stream, check_against
+from include.elt.replication import Meta, Replication, Stream, check_against
 from include.elt.settings import EXTRACT_POOL, WAREHOUSE_POOL, Settings
 from include.elt.sources import open_source
 from include.elt.warehouse import LoadResult, TableState, open_warehouse
@@ -49,6 +55,10 @@ _EFFECTS = {
     "snapshot": "would get {0:,} rows in addition to its {1:,}",
 }
 """What a load would do, by mode; for a dry run."""
+
+_APPROVE = "Approve"
+_ANSWER_WITHIN = timedelta(days=3)
+"""Time for the answer to `on_schema_change: ask`; the DAG's own timeout may be shorter."""
 
 _MARGIN = timedelta(minutes=5)
 """Time that Airflow grants beyond our own timeouts, which end a task with a better message."""
@@ -254,6 +264,33 @@ class LoadOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Load, or say what a dry run would load."""
+        return self._load(context, self.stream.meta)
+
+    def decided(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Go on when a person has answered whether the raw table may get other columns (`on_schema_change: ask`).
+
+        Raises:
+            AirflowFailException: the answer is no, or nobody gave one in time.
+        """
+        if "error" in event or event.get("chosen_options") != [_APPROVE]:
+            who = (event.get("responded_by_user") or {}).get("name")
+            why = "nobody answered in time" if "error" in event else f"{who or 'somebody'} rejected it"
+            text = f"{self.stream.table}: the change of its columns was not approved: {why}; the table is as before"
+            context["ti"].xcom_push(key=PROBLEM, value={"kind": SchemaChangeError.kind, "text": text})
+            raise AirflowFailException(text)
+        return self._load(context, self.stream.meta.model_copy(update={"on_schema_change": "add"}))
+
+    def _ask(self, context: Context, error: SchemaChangeError) -> NoReturn:
+        """Leave the worker until a person has answered, in Airflow's own form for that."""
+        upsert_hitl_detail(
+            ti_id=context["ti"].id,
+            options=[_APPROVE, "Reject"],
+            subject=f"May {self.stream.table} get other columns?",
+            body=f"{error}\n\nApproved, columns are added and types widened; nothing is removed.",
+        )
+        raise TaskAwaitingInput(method_name=self.decided.__name__, timeout=_ANSWER_WITHIN)
+
+    def _load(self, context: Context, policy: Meta) -> dict[str, Any]:
         extracted = context["ti"].xcom_pull(task_ids=self.extract_task_id)
         if not extracted:
             raise AirflowFailException(
@@ -269,7 +306,12 @@ class LoadOperator(BaseOperator):
             lake = open_lake(self.settings, _connection)
             manifest = lake.read_manifest(extracted["location"])
             with lake.fetch(extracted["location"], manifest) as folder:
-                result = warehouse.load(manifest, folder, self.stream.meta)
+                try:
+                    result = warehouse.load(manifest, folder, policy)
+                except SchemaChangeError as error:
+                    if policy.on_schema_change != "ask":
+                        raise
+                    self._ask(context, error)
         try:
             lake.prune(self.replication.name, self.stream.id, self.settings.lake_keep)
         except LakeError as error:  # the load is committed; old extractions can wait for the next one

@@ -7,7 +7,9 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-StreamStatus = Literal["ok", "rejected", "failed", "running", "retrying", "skipped", "not run", "never loaded"]
+StreamStatus = Literal[
+    "ok", "rejected", "failed", "running", "retrying", "needs approval", "skipped", "not run", "never loaded"
+]
 Freshness = Literal["fresh", "late", "stale", "unknown"]
 NodeStatus = Literal["ok", "warn", "failed", "skipped", "not run", "unknown"]
 

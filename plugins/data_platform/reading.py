@@ -24,9 +24,7 @@ from plugins.data_platform.answers import (
 )
 from plugins.data_platform.metadata import HISTORY, LIMIT, TRENDS, Event, LastRun, Metadata, Results, Table
 
-_RUNNING = frozenset(
-    {"running", "queued", "scheduled", "deferred", "up_for_reschedule", "restarting", "awaiting_input"}
-)
+_RUNNING = frozenset({"running", "queued", "scheduled", "deferred", "up_for_reschedule", "restarting"})
 _BUILT = ("model", "snapshot", "seed")
 _UNITS = {"minute": 60, "hour": 3600, "day": 24 * 3600}
 
@@ -185,6 +183,8 @@ def _stream_status(
             return "failed", task
         if state == "up_for_retry":
             return "retrying", task
+        if state == "awaiting_input":
+            return "needs approval", None
     if load == "upstream_failed":
         return "failed", None
     if run is not None and run.state in ("running", "queued") and load != "success":

@@ -63,6 +63,12 @@ def test_every_dag_has_owner_tags_docs_and_one_active_run(bag: Any) -> None:
         assert not owners & {"", "airflow"}, f"{dag_id}: a task belongs to nobody (dbt nodes: meta.owner)"
 
 
+def test_every_dag_tells_what_is_wrong_with_its_runs_and_has_a_deadline(bag: Any) -> None:
+    for dag_id, dag in bag["dags"].items():
+        assert dag["told"] == ["report_run", "report_run"], dag_id
+        assert dag["deadline"], dag_id
+
+
 def test_every_task_is_tried_again_and_cannot_hang(bag: Any) -> None:
     for dag_id, dag in bag["dags"].items():
         for task_id, task in dag["tasks"].items():

@@ -1,7 +1,7 @@
 """Real runs in a real Airflow: what the page shows of them, and that each trouble is told exactly once.
 
-A copy of the project gets two more DAGs: `stock`, whose stream rejects rows and takes new columns, and `slow`, which
-misses its deadline. SCREENSHOTS=folder keeps pictures.
+A copy of the project gets three more DAGs: `stock`, whose stream rejects rows and takes new columns, `sites`, which
+asks before it takes any, and `slow`, which misses its deadline. SCREENSHOTS=folder keeps pictures.
 """
 
 from __future__ import annotations
@@ -36,6 +36,19 @@ streams:
     meta: {on_bad_row: reject, on_schema_change: add}
 """
 
+ASKING = """\
+source: LOCAL
+target: WAREHOUSE
+env:
+  STOCK_FILES: ${STOCK_FILES}
+streams:
+  "file://{STOCK_FILES}/sites_*.csv":
+    mode: incremental
+    object: raw.sites
+    primary_key: id
+    meta: {on_schema_change: ask}
+"""
+
 CONTRACT = """\
 sources:
   - name: stock
@@ -47,6 +60,13 @@ sources:
         columns:
           - {name: product_id, description: The product., data_type: bigint}
           - {name: pieces, description: How many., data_type: int}
+"""
+
+SITES = """\
+      - name: sites
+        description: One row per site.
+        columns:
+          - {name: id, description: The site., data_type: bigint}
 """
 
 DAGS = '''\
@@ -69,6 +89,11 @@ told = {"on_success_callback": report_run, "on_failure_callback": report_run}
 
 with DAG(dag_id="stock", schedule=None, default_args=DEFAULT_ARGS, params=pipeline_params(stock), **told):
     extract_and_load(stock, settings)
+
+sites = read_replication(REPLICATIONS / "sites_files.yaml", settings.variables())
+
+with DAG(dag_id="sites", schedule=None, default_args=DEFAULT_ARGS, params=pipeline_params(sites), **told):
+    extract_and_load(sites, settings)
 
 with DAG(dag_id="slow", schedule=None, deadline=run_deadline(stock, after=timedelta(seconds=3)), **told):
 
@@ -122,7 +147,8 @@ def bench(new_deployment: Any, tmp_path_factory: pytest.TempPathFactory) -> Iter
     deployment.root = copy_of_the_project(folder / "project")
     (deployment.root / "include/replications/stock_files.yaml").write_text(REPLICATION)
     (deployment.root / "dbt/models/staging/stock").mkdir()
-    (deployment.root / "dbt/models/staging/stock/sources.yml").write_text(CONTRACT)
+    (deployment.root / "dbt/models/staging/stock/sources.yml").write_text(CONTRACT + SITES)
+    (deployment.root / "include/replications/sites_files.yaml").write_text(ASKING)
     (deployment.root / "dags/stock.py").write_text(DAGS)
     stock = folder / "stock"
     stock.mkdir()
@@ -143,7 +169,7 @@ def test_each_trouble_of_a_stream_is_told_exactly_once(bench: Bench) -> None:
     bench.levels.write_text("product_id,pieces\n1,40\n2,many\n")
     rejecting = bench.airflow.trigger("stock")
     (bench.deployment.root / "dbt/models/staging/stock/sources.yml").write_text(
-        CONTRACT + "          - {name: site, description: Where., data_type: string}\n"
+        CONTRACT + "          - {name: site, description: Where., data_type: string}\n" + SITES
     )
     bench.levels.write_text("product_id,pieces,site\n1,40,north\n")
     changed = bench.airflow.trigger("stock")
@@ -159,8 +185,36 @@ def test_each_trouble_of_a_stream_is_told_exactly_once(bench: Bench) -> None:
     )
     assert "1 of 2 rows" in rejected["text"]
     assert change["kind"] == "schema change"
-    assert "site string" in change["text"]
+    assert "the column site string is new" in change["text"]
     assert rejected["link"].startswith(f"{bench.airflow.url}/dags/stock/runs/")
+
+
+def test_a_person_is_asked_before_a_table_gets_other_columns(bench: Bench) -> None:
+    """Rejected, the table is as before and the stream has failed; approved, it has the new column."""
+    client, folder = bench.airflow.client, bench.levels.parent
+    contract = bench.deployment.root / "dbt/models/staging/stock/sources.yml"
+    (folder / "sites_1.csv").write_text("id\n1\n")
+    bench.airflow.trigger("sites")
+    contract.write_text(CONTRACT + SITES + "          - {name: town, description: Where., data_type: string}\n")
+    outcomes = []
+    for answer in ("Reject", "Approve"):
+        (folder / "sites_2.csv").write_text("id,town\n2,Oslo\n")
+        run = client.trigger("sites", {})
+        path = f"/dags/sites/dagRuns/{quote(run)}/taskInstances/sites.sites.load"
+        waiting = "awaiting_input"
+        until(lambda: client.call("GET", path)["state"] == waiting, 120, "the question")  # noqa: B023
+        asked = client.call("GET", f"{path}/-1/hitlDetails")
+        shown = bench.api("streams", dag_id="sites")["streams"][0]["status"]
+        client.call("PATCH", f"{path}/-1/hitlDetails", json={"chosen_options": [answer], "params_input": {}})
+        bench.airflow.wait("sites", run)
+        state = bench.airflow.states("sites", run)["sites.sites.load"]
+        outcomes.append((shown, "it lacks the column town string" in asked["body"], state))
+        if answer == "Reject":
+            [alert] = bench.alerts_of("sites", run)
+            assert (alert["kind"], "was not approved" in alert["text"]) == ("schema change", True)
+
+    assert outcomes == [("needs approval", True, "failed"), ("needs approval", True, "success")]
+    assert bench.deployment.query("SELECT id, town FROM raw.sites ORDER BY id") == [(1, None), (2, "Oslo")]
 
 
 def test_a_missed_deadline_is_told_exactly_once_while_the_run_goes_on(bench: Bench) -> None:

@@ -13,7 +13,7 @@ from typing import Literal
 from include.elt.contract import ADDED
 from include.elt.errors import SchemaChangeError
 
-Policy = Literal["fail", "add", "ignore"]
+Policy = Literal["fail", "add", "ignore", "ask"]
 
 _DIGITS = {"tinyint": 3, "smallint": 5, "int": 10, "bigint": 19}
 """Decimal digits that hold any value of an integer type; from the narrowest to the widest."""
@@ -121,7 +121,7 @@ def decide(difference: Difference, policy: Policy, table: str, key: tuple[str, .
         [f"its column {name} is {old}, in the contract {new}" for name, (old, new) in pairs.items()]
         for pairs in (difference.widened, difference.changed)
     )
-    if policy == "fail" and difference:
+    if policy in ("fail", "ask") and difference:
         raise SchemaChangeError(
             f"{table}: the table does not have the columns of the contract:"
             f" {'; '.join([*missing, *extra, *widened, *changed])}{_renamed(difference)}."
@@ -153,6 +153,19 @@ def decide(difference: Difference, policy: Policy, table: str, key: tuple[str, .
             *(f"{each}; the table's type stays" for each in (*widened, *changed)),
         ),
     )
+
+
+def in_words(difference: Difference) -> list[str]:
+    """What a full refresh changes about the shape of its table, which takes the contract's columns."""
+    return [
+        *(f"the column {name} {kind} is new" for name, kind in difference.missing.items()),
+        *(f"the column {name} {kind} is gone" for name, kind in difference.extra.items()),
+        *(
+            f"the column {name} is {new}, was {old}"
+            for pairs in (difference.widened, difference.changed)
+            for name, (old, new) in pairs.items()
+        ),
+    ]
 
 
 def _renamed(difference: Difference) -> str:

@@ -13,7 +13,7 @@ export function stream(row, loads, now, close, trace) {
     row.problem ? h("div", { class: "problem", role: "note" }, row.problem) : null,
     row.schema_change ? h("div", { class: "problem warn" }, `Schema change in the last load: ${row.schema_change}`) : null,
     h("div", { class: "links" },
-      row.run_id ? link(taskPath(row.dag_id, row.run_id, shown), row.failed_task ? "Log of the failed task" : "Task", "button") : null,
+      row.run_id ? link(taskPath(row.dag_id, row.run_id, shown), row.failed_task ? "Log of the failed task" : row.status === "needs approval" ? "Answer in Airflow" : "Task", "button") : null,
       row.loaded_by ? link(runPath(row.dag_id, row.loaded_by), "Run of the last load", "button") : null,
       h("button", { class: "button", type: "button", onclick: () => trace(row.table) }, "Lineage")),
     h("h3", {}, "Last load"),

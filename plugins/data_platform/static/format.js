@@ -54,7 +54,7 @@ export const moment = (time) => (time ? new Date(time).toLocaleString("en-GB", {
 
 const KINDS = {
   ok: "ok", pass: "ok", success: "ok", match: "ok", "within tolerance": "ok",
-  warn: "warn", rejected: "warn", late: "warn", retrying: "warn",
+  warn: "warn", rejected: "warn", late: "warn", retrying: "warn", "needs approval": "warn",
   failed: "bad", stale: "bad", error: "bad", differs: "bad", upstream_failed: "bad",
   running: "busy", queued: "busy",
 };

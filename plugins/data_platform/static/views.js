@@ -38,7 +38,7 @@ function tests(node) {
 export const STREAMS = {
   name: "streams", title: "Streams", rows: (data) => data.streams, key: (row) => row.table,
   text: (row) => `${row.stream} ${row.table} ${row.replication ?? ""} ${row.dag_id} ${row.owner ?? ""} ${row.status} ${row.freshness} ${row.mode ?? ""}`,
-  filters: { failed: (row) => row.status === "failed", late: (row) => row.freshness === "late" || row.freshness === "stale", rejected: (row) => row.rejected > 0, running: (row) => kind(row.status) === "busy" || row.status === "retrying" },
+  filters: { failed: (row) => row.status === "failed", late: (row) => row.freshness === "late" || row.freshness === "stale", rejected: (row) => row.rejected > 0, "needs approval": (row) => row.status === "needs approval", running: (row) => kind(row.status) === "busy" || row.status === "retrying" },
   columns: [
     { id: "stream", title: "Stream", value: (row) => row.stream, cell: (row) => two(row.stream, [row.replication, row.mode].filter(Boolean).join(" · ")) },
     { id: "status", title: "Status", value: (row) => worst(row.status), cell: (row) => badge(row.status, row.problem) },

@@ -23,7 +23,7 @@ from include.elt.sql import literal, parquet, quoted
 from include.elt.warehouse.duckdb import loadlog
 from include.elt.warehouse.duckdb.table import ZONED, Table, contract_type, duckdb_type, exact, one
 from include.elt.warehouse.rules import check_counts, check_order, window_of
-from include.elt.warehouse.schema import compare, decide, way_out
+from include.elt.warehouse.schema import compare, decide, in_words, way_out
 
 log = logging.getLogger("include.elt.warehouse.duckdb")
 
@@ -112,6 +112,10 @@ class Load:
         there = self.table.live() if soft else self.table.count()
         self._refuse_empty(self.manifest.rows, there, "the source", "an empty full-refresh would lose them")
         kept = self._keep_missed() if soft and not self.created else 0
+        if not self.created:
+            shapes = (self._types, self.table.columns)
+            contract, table = ({name: contract_type(stored) for name, stored in each.items()} for each in shapes)
+            self.schema_changes.extend(in_words(compare(contract, table)))
         added = {LOADED_AT: self._at, DELETED_AT: "NULL"}
         columns = [*self._types, *(name for name in ADDED if name in self._added())]
         values = [
