@@ -36,7 +36,8 @@ class Wanted:
     def advice(self) -> str:
         """What to do about other columns; the end of a message."""
         if self.on_schema_change in ("add", "ask"):
-            return f"; meta.on_schema_change: {self.on_schema_change} has no types to add from files: add the column to sources.yml"
+            policy = f"meta.on_schema_change: {self.on_schema_change}"
+            return f"; {policy} has no types to add from files: add the column to sources.yml"
         return ". If the source changed on purpose, change the contract in sources.yml too"
 
     @property

@@ -19,7 +19,7 @@ import pytest
 from tests.support.browser import browsing, chromium, picture
 from tests.support.real_airflow import RealAirflow, real_airflow, until
 from tests.support.receiver import Receiver, receiving
-from tests.test_contributing import copy_of_the_project
+from tests.test_contributing import copy_of_the_project, module
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -160,6 +160,7 @@ def bench(new_deployment: Any, tmp_path_factory: pytest.TempPathFactory) -> Iter
             "AIRFLOW_CONN_ALERTS": json.dumps({"conn_type": "http", "host": receiver.url}),
             "AIRFLOW__TRIGGERER__DEFAULT_CAPACITY": "100",
         }
+        module(deployment.root, deployment.environment, "include.elt.manifest")
         with real_airflow(deployment) as airflow:
             yield Bench(airflow, deployment, receiver, stock / "levels.csv")
 
