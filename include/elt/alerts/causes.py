@@ -36,6 +36,7 @@ _WHAT_TO_DO: dict[str, str] = {
     "failed model": "Mend the model and clear its task; what depends on it was not built.",
     "failed test": "Look at the rows that the test found; what depends on the model was not built.",
     "failed run": "Read the logs of the failed tasks, and clear them when the reason is mended.",
+    "report": "Open the page Data platform: what is wrong stands first.",
     "missed deadline": "The run goes on. Look at what it waits for.",
 }
 

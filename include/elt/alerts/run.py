@@ -111,7 +111,7 @@ def _counted(alert: Alert, outcomes: list[bool]) -> bool:
     return any(outcomes)
 
 
-def run_deadline(replication: Replication, after: timedelta | None = None) -> DeadlineAlert:
+def run_deadline(replication: Replication | None = None, after: timedelta | None = None) -> DeadlineAlert:
     """A DAG's deadline: a run that has not ended in time is told, and goes on.
 
     Args:
@@ -121,7 +121,8 @@ def run_deadline(replication: Replication, after: timedelta | None = None) -> De
     """
     if after is None:
         contracts = read_contracts()
-        limits = [contracts[each.table].late_after for each in replication.streams if each.table in contracts]
+        streams = replication.streams if replication else ()
+        limits = [contracts[each.table].late_after for each in streams if each.table in contracts]
         after = timedelta(seconds=min((limit for limit in limits if limit), default=24 * 3600))
     return DeadlineAlert(
         reference=DeadlineReference.DAGRUN_QUEUED_AT,
@@ -157,7 +158,7 @@ def _ended(context: Any) -> Ended:
     def told(task: str, key: str) -> Any:
         return XCom.get_one(key=key, dag_id=dag.dag_id, task_id=task, run_id=run_id)
 
-    problems, loads, results = {}, {}, []
+    problems, loads = {}, {}
     for task, state in states.items():
         name = task.rpartition(".")[2]
         if name in ("extract", "load"):
@@ -165,8 +166,6 @@ def _ended(context: Any) -> Ended:
                 problems[task] = problem
             if name == "load" and state == "success" and isinstance(loaded := told(task, "return_value"), dict):
                 loads[task] = loaded
-        elif (state == "failed" or "producer" in name) and (summary := unpacked(told(task, KEY))) is not None:
-            results.append(summary)
     reason = str(context.get("reason") or "")
     return Ended(
         dag_id=dag.dag_id,
@@ -177,5 +176,30 @@ def _ended(context: Any) -> Ended:
         owners={task.task_id: task.owner for task in dag.tasks},
         problems=problems,
         loads=loads,
-        results=sorted(results, key=lambda summary: str(summary.get("generated_at"))),
+        results=results_of(dag.dag_id, run_id, states),
     )
+
+
+def results_of(dag_id: str, run_id: str, states: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """What dbt did in a run, the later invocations last.
+
+    Args:
+        dag_id: the DAG.
+        run_id: its run.
+        states: state by task, if they are known already. The task that builds the project is called a producer; one
+            that failed may have built its node by itself.
+    """
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+    from airflow.sdk.execution_time.xcom import XCom
+
+    if states is None:
+        states = RuntimeTaskInstance.get_task_states(dag_id=dag_id, run_ids=[run_id]).get(run_id, {})
+    found = []
+    for task, state in (states or {}).items():
+        name = task.rpartition(".")[2]
+        if name in ("extract", "load") or not (str(state) == "failed" or "producer" in name):
+            continue
+        summary = unpacked(XCom.get_one(key=KEY, dag_id=dag_id, task_id=task, run_id=run_id))
+        if summary is not None:
+            found.append(summary)
+    return sorted(found, key=lambda summary: str(summary.get("generated_at")))
