@@ -287,6 +287,7 @@ class LoadOperator(BaseOperator):
             options=[_APPROVE, "Reject"],
             subject=f"May {self.stream.table} get other columns?",
             body=f"{error}\n\nApproved, columns are added and types widened; nothing is removed.",
+            params={},
         )
         raise TaskAwaitingInput(method_name=self.decided.__name__, timeout=_ANSWER_WITHIN)
 
