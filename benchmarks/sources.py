@@ -28,7 +28,7 @@ from benchmarks.measure import Cost, measure, median
 from include.elt.paths import ROOT
 from include.elt.settings import load_settings
 from include.elt.sql import literal
-from tests.support.postgres import Server, running_server
+from tests.support.postgres import Server, installed_server, running_server
 
 STEP = [sys.executable, "-m", "benchmarks.step"]
 DLT = ROOT / "benchmarks" / ".venv-dlt"
@@ -272,7 +272,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="WORD", help="ways whose name holds one of these words")
     options = parser.parse_args()
     ways = {name: way for name, way in WAYS.items() if not options.only or any(word in name for word in options.only)}
-    with running_server() as server:
+    with running_server(installed_server()) as server:
+        CONSOLE.print(server.execute("SELECT version()")[0][0])
         for rows in options.rows:
             compare(server, rows, options.runs, ways)
 

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 
-from include.elt.contract import Column, Contract
+from include.elt.contract import Contract
 from include.elt.errors import DataError, ExtractError
 from include.elt.paths import shown
 from include.elt.replication import Stream
 from include.elt.sql import literal, parquet, quoted
 from include.elt.text import Place, Text
+from include.elt.typed import PARQUET, TypedText
 
-_KEYS_MEMORY = "256MB"
+log = logging.getLogger(__name__)
+
+_KEYS_MEMORY = "128MB"
 """DuckDB's memory limit while primary keys are compared."""
 
 _EXAMPLES = 3
 """Bad rows that an error message names."""
-
-_ROW_GROUP = 56 * 2048
-"""Rows of a row group, about; a little less than the 122,880 of a DuckDB table. A larger one would become a full and a
-tiny one there, and DuckDB writes such a table again when it closes the file, which then has twice the size."""
 
 _ROW, _FIRST = quoted("#row"), quoted("#first row")
 """Our own columns, under names that no contract can have."""
@@ -40,6 +40,7 @@ class CastResult:
         rows: rows in the Parquet file.
         rejects: rows left out, as written to the rejects file.
         duplicates: rows left out because a later one has the same primary key.
+        files: the Parquet files in the order of their rows, with the rows of each.
     """
 
     rows_read: int
@@ -47,6 +48,7 @@ class CastResult:
     rows: int
     rejects: int
     duplicates: int
+    files: Mapping[Path, int]
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,45 @@ class _Fault:
     value: str | None
     expected: str
     twin: int | None
+
+
+def connect(scratch: Path, memory: str) -> duckdb.DuckDBPyConnection:
+    """A DuckDB in memory, to cast with.
+
+    Args:
+        scratch: an existing folder for what does not fit into memory.
+        memory: its memory limit, e.g. `512MB`.
+    """
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": memory,
+        "temp_directory": str(scratch),
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+    }
+    sql = duckdb.connect(config=config)
+    sql.execute("SET TimeZone = 'UTC'")
+    return sql
+
+
+def cast_strictly(sql: duckdb.DuckDBPyConnection, typed: TypedText, target: Path, rows: int) -> bool:
+    """Write text as typed Parquet if every row of it fits; each value is looked at once.
+
+    Args:
+        sql: a DuckDB to cast with.
+        typed: the text.
+        target: the file to write.
+        rows: rows that the text has to have.
+
+    Returns:
+        Whether it is written. If not, why not is for `Caster` to say.
+    """
+    select = f"SELECT {typed.strict_values()} FROM ({typed.select()})"
+    try:
+        written = sql.execute(f"COPY ({select}) TO {literal(target)} {PARQUET}").fetchone()
+    except duckdb.Error as error:
+        log.debug("%s: %s", target, error)
+        return False
+    return written == (rows,)
 
 
 class Caster:
@@ -93,21 +134,16 @@ class Caster:
         *,
         latest_wins: bool = False,
     ) -> None:
-        self.text = text
+        self.typed = TypedText(text, contract, stream)
         self.contract = contract
         self.stream = stream
         self.locate = locate
         self.latest_wins = latest_wins
-        self._sql = duckdb.connect(
-            config={
-                "memory_limit": memory,
-                "temp_directory": str(scratch),
-                "autoinstall_known_extensions": "false",
-                "autoload_known_extensions": "false",
-            }
-        )
+        self._sql = connect(scratch, memory)
 
-    def cast(self, target: Path, rejects: Path, rows: int | None = None) -> CastResult:
+    def cast(
+        self, target: Path, rejects: Path, rows: int | None = None, early: Mapping[Path, int] | None = None
+    ) -> CastResult:
         """Write the rows that fit to `target` and, if the stream allows it, the others to `rejects`.
 
         Args:
@@ -115,6 +151,8 @@ class Caster:
             rejects: one JSON object per line: file, row, line, reasons, record. Not made without rejects.
             rows: rows of the text, where the source knows them for sure. Then one pass is enough for good data, and
                 characters are not counted.
+            early: the whole text as Parquet files that `EarlyCast` made, with the rows of each, where all rows fit.
+                Then nothing is written, if no primary key is there twice.
 
         Returns:
             The counts of both.
@@ -126,27 +164,23 @@ class Caster:
         """
         try:
             with self._sql:
-                self._sql.execute("SET TimeZone = 'UTC'")
-                self._sql.execute(f"CREATE VIEW text AS {self._select_text()}")
-                if rows is not None:
-                    characters = None
-                    good = self._write(target, f"text WHERE {self._row_fits()}") == rows
-                    if not good and (found := self._fetch_one("SELECT count(*) FROM text")[0]) != rows:
-                        return CastResult(found, None, 0, 0, 0)  # not what the source gave; its delivery refuses it
-                else:
+                self._sql.execute(f"CREATE VIEW text AS {self.typed.select()}")
+                files, characters = early or {}, None
+                if rows is not None and not files and cast_strictly(self._sql, self.typed, target, rows):
+                    files = {target: rows}
+                if rows is None or not files:
                     rows, characters, bad = self._fetch_one(
-                        f"SELECT count(*), coalesce(sum({self._characters()}), 0)::BIGINT,"
-                        f" count(*) FILTER (NOT ({self._row_fits()})) FROM text"
+                        f"SELECT count(*), coalesce(sum({self.typed.characters()}), 0)::BIGINT,"
+                        f" count(*) FILTER (NOT ({self.typed.fits()})) FROM text"
                     )
-                    good = not bad
-                    if good:
-                        self._write(target, "text")
-                repeated = good and self._has_repeated_keys(target)
-                if good and not repeated:
-                    return CastResult(rows, characters, rows, 0, 0)
-                if good and self.latest_wins:
+                    if bad:
+                        return self._sorted_out(target, rejects, characters)
+                    files = {target: self._write(target, "text")}
+                if not self._has_repeated_keys(files):
+                    return CastResult(rows, characters, rows, 0, 0, files)
+                if self.latest_wins:
                     kept = self._write(target, f"text {self._latest()}")
-                    return CastResult(rows, characters, kept, 0, rows - kept)
+                    return CastResult(rows, characters, kept, 0, rows - kept, {target: kept})
                 return self._sorted_out(target, rejects, characters)
         except duckdb.Error as error:
             raise ExtractError(f"stream {self.stream.id}: casting to Parquet failed: {str(error)[:2000]}") from error
@@ -157,13 +191,13 @@ class Caster:
         (rows,) = self._fetch_one("SELECT count(*) FROM numbered")
         fitting = f"numbered WHERE {_ROW} NOT IN (SELECT {_ROW} FROM faulty)"
         kept = self._write(target, f"{fitting} {self._latest()}" if self.latest_wins else fitting)
-        return CastResult(rows, characters, kept, rejected, rows - rejected - kept)
+        return CastResult(rows, characters, kept, rejected, rows - rejected - kept, {target: kept})
 
     def _latest(self) -> str:
         """SQL that keeps one row per primary key: that of the largest update key, then of the largest other values."""
-        keys = [self._value(name) for name in self.stream.primary_key]
+        keys = [self.typed.value(name) for name in self.stream.primary_key]
         update_key = self.stream.update_key
-        order = [f"{self._value(update_key)} DESC NULLS LAST"] if update_key in self.contract.names else []
+        order = [f"{self.typed.value(update_key)} DESC NULLS LAST"] if update_key in self.contract.names else []
         order += [f"{quoted(name)} DESC NULLS LAST" for name in self.contract.names]
         return f"QUALIFY row_number() OVER (PARTITION BY {', '.join(keys)} ORDER BY {', '.join(order)}) = 1"
 
@@ -171,51 +205,14 @@ class Caster:
         row = self._sql.execute(sql).fetchone()
         return tuple(row or ())
 
-    def _select_text(self) -> str:
-        """SQL that reads the text; an empty field of a type that has no empty value is NULL."""
-        values = []
-        for column in self.contract.columns:
-            text = quoted(column.name)
-            if not column.is_text or self.stream.source_options.empty_as_null:
-                text = f"nullif({text}, '')"
-            values.append(f"{text} AS {quoted(column.name)}")
-        return f"SELECT {', '.join(values)} FROM ({self.text.select(self.contract.names)})"
-
-    def _characters(self) -> str:
-        return " + ".join(f"coalesce(length({quoted(name)}), 0)" for name in self.contract.names)
-
-    def _conditions(self) -> list[tuple[Column, str, str]]:
-        """Per column: what has to hold for its text, and how a message says it."""
-        conditions = [
-            (column, column.fits(quoted(column.name), canonical=column.name in self.text.canonical), column.data_type)
-            for column in self.contract.columns
-        ]
-        conditions += [
-            (column, f"{quoted(column.name)} IS NOT NULL", "a primary key, which is never NULL")
-            for column in self.contract.columns
-            if column.name in self.stream.primary_key
-        ]
-        return conditions
-
-    def _value(self, name: str) -> str:
-        """SQL of a column's value, from its text."""
-        return self.contract.column(name).value(quoted(name), canonical=name in self.text.canonical)
-
-    def _row_fits(self) -> str:
-        return " AND ".join(condition for _, condition, _ in self._conditions())
-
     def _write(self, target: Path, source: str) -> int:
         """Write typed Parquet from a table with its conditions; returns its rows."""
-        values = ", ".join(f"{self._value(column.name)} AS {quoted(column.name)}" for column in self.contract.columns)
-        (rows,) = self._fetch_one(
-            f"COPY (SELECT {values} FROM {source}) TO {literal(target)}"
-            f" (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROW_GROUP})"
-        )
+        (rows,) = self._fetch_one(f"COPY (SELECT {self.typed.values()} FROM {source}) TO {literal(target)} {PARQUET}")
         return rows
 
-    def _has_repeated_keys(self, file: Path) -> bool:
+    def _has_repeated_keys(self, files: Iterable[Path]) -> bool:
         keys = ", ".join(map(quoted, self.stream.primary_key))
-        repeated = f"SELECT 1 FROM {parquet([file])} GROUP BY {keys} HAVING count(*) > 1 LIMIT 1"
+        repeated = f"SELECT 1 FROM {parquet(files)} GROUP BY {keys} HAVING count(*) > 1 LIMIT 1"
         # A GROUP BY fills what memory it may have, and is as quick with less: 10 million keys in 1.3 s
         (memory,) = self._fetch_one("SELECT current_setting('memory_limit')")
         self._sql.execute(f"SET memory_limit = '{_KEYS_MEMORY}'")
@@ -233,7 +230,7 @@ class Caster:
         self._sql.execute(
             f"CREATE TABLE faulty ({_ROW} BIGINT, col VARCHAR, val VARCHAR, expected VARCHAR, twin BIGINT)"
         )
-        for column, condition, expected in self._conditions():
+        for column, condition, expected in self.typed.conditions():
             name = quoted(column.name)
             self._sql.execute(
                 f"INSERT INTO faulty SELECT {_ROW}, {literal(column.name)}, {name}, {literal(expected)}, NULL"
@@ -252,7 +249,7 @@ class Caster:
 
     def _find_repeated_keys(self) -> None:
         """Add every row to `faulty` whose primary key an earlier one has."""
-        keys = [self._value(name) for name in self.stream.primary_key]
+        keys = [self.typed.value(name) for name in self.stream.primary_key]
         shown_key = " || ', ' || ".join(map(quoted, self.stream.primary_key))
         self._sql.execute(
             f"INSERT INTO faulty SELECT {_ROW}, {literal(', '.join(self.stream.primary_key))}, {shown_key},"

@@ -23,6 +23,9 @@ _WHOLE_DIGITS = {"tinyint": 3, "smallint": 5, "int": 10, "integer": 10, "bigint"
 """Decimal digits of the largest value. A decimal needs as many to hold the integer; the other way round the cast tells
 what is out of range."""
 
+_YEARS = "BETWEEN '0001-01-01' AND '9999-12-31 23:59:59.999999'"
+"""Dates and times that every warehouse has."""
+
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]*")
 
 TYPES = (
@@ -104,6 +107,22 @@ class Column:
             return f"coalesce(TRY_CAST(trim({text}) AS DECIMAL(18,{decimal[2]}))::{self.duckdb_type}, {cast})"
         return cast
 
+    def strict_value(self, text: str, *, canonical: bool = False) -> str:
+        """SQL that casts the SQL text expression `text`, and fails where it does not fit.
+
+        Args:
+            text: the expression.
+            canonical: as for `value`.
+        """
+        if self.data_type == "string":
+            return text
+        refusal = f"error('{self.name}: not {self.data_type}: ' || {text})"
+        if not canonical or self.is_text:
+            return f"CASE WHEN {self.fits(text)} THEN {self.value(text)} ELSE {refusal} END"
+        if not (spelt := self._spelling(text)):
+            return f"coalesce({self.value(text, canonical=True)}, {refusal})"
+        return f"CASE WHEN {spelt} THEN CAST({text} AS {self.duckdb_type}) ELSE {refusal} END"
+
     def holds(self, other: str) -> bool:
         """Whether every value of another contract type, but for infinities and odd years, is one of this type."""
         mine, theirs = _digits(self.data_type), _digits(other)
@@ -131,18 +150,26 @@ class Column:
             infinite = f"regexp_matches({text}, 'n', 'i')"  # inf and nan
             exact += f" AND CASE WHEN {value} = 0 THEN NOT {nonzero} ELSE isfinite({value}) <> {infinite} END"
         if self.data_type.startswith(("date", "timestamp")):  # other years have no common spelling
-            exact += f" AND {self.value(text)} BETWEEN '0001-01-01' AND '9999-12-31 23:59:59.999999'"
+            exact += f" AND {self.value(text)} {_YEARS}"
         return f"({text} IS NULL OR ({exact}))"
 
     def _canonical(self, text: str) -> str:
         """Condition for what a database prints: nothing is rounded, but the type may have no such value."""
-        value = self.value(text, canonical=True)
-        exact = f"{value} IS NOT NULL"
-        if self.data_type.startswith(("date", "timestamp")):
-            exact = f"{value} BETWEEN '0001-01-01' AND '9999-12-31 23:59:59.999999' AND right({text}, 1) <> 'C'"  # BC
-        if self.data_type == "timestamp":  # an offset with seconds, as of the 19th century, is misread
-            exact += f" AND (substr({text}, -3, 1) IN ('+', '-') OR substr({text}, -6, 1) IN ('+', '-'))"
-        return exact
+        cast = f"{self.value(text, canonical=True)} IS NOT NULL"
+        spelt = self._spelling(text)
+        return f"{spelt} AND {cast}" if spelt else cast
+
+    def _spelling(self, text: str) -> str:
+        """Condition for what a database prints that tells which values the type has; empty where only the cast does."""
+        conditions = []
+        if self.data_type.startswith(("date", "timestamp")):  # a year of four digits, which is not one BC
+            conditions = [f"substr({text}, 5, 1) = '-'", f"right({text}, 1) <> 'C'"]
+        if self.data_type == "timestamp":
+            # an offset with seconds, as of the 19th century, is misread
+            conditions.append(f"(substr({text}, -3, 1) IN ('+', '-') OR substr({text}, -6, 1) IN ('+', '-'))")
+            instant = f"{self.value(text, canonical=True)} {_YEARS}"  # an offset may lead out of these years
+            conditions.append(f"CASE WHEN left({text}, 4) IN ('0001', '9999') THEN {instant} ELSE TRUE END")
+        return " AND ".join(conditions)
 
     def _pattern(self) -> str:
         """Regular expression of the texts that the type holds exactly (their range is left to the cast)."""

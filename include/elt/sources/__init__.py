@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from include.elt.cast import CastResult
 from include.elt.connections import AirflowConnection
 from include.elt.contract import Contract
+from include.elt.early import Early, later
 from include.elt.errors import SettingsError
 from include.elt.modes import Reading, Window
 from include.elt.replication import LOCAL, Replication, Stream
@@ -75,13 +76,14 @@ class Delivery(Protocol):
 class Source(Protocol):
     """One stream of a source."""
 
-    def deliver(self, work: Path, null: str, reading: Reading) -> Delivery:
+    def deliver(self, work: Path, null: str, reading: Reading, early: Early = later) -> Delivery:
         """Write the rows of a reading as text.
 
         Args:
             work: folder of the extraction.
             null: text that is to stand for NULL.
             reading: which rows.
+            early: is given pieces of the text that are proven already, from any thread, where there are such.
 
         Raises:
             DataError: the source does not fit the contract.

@@ -12,10 +12,13 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from include.elt.csvfile import LARGEST_FIELD
 from include.elt.errors import ExtractError
+from include.elt.typed import ROW_GROUP
 
 BLOCK = ("number", "blocks", "rows", "longest", "digest", "block")
 """Columns of a query in blocks: which block, of how many, its rows, the characters of the longest one, the SHA-256 of
@@ -34,68 +37,141 @@ _HEAD = re.compile(rb"\n*((?:[^,\"\n]*,){4}[^,\"\n]*),(?:(\")|(?=[^\"]))")
 
 _QUOTE = ord('"')
 
-_PIECE = 1024 * 1024
+_READ = 1024 * 1024
 """Bytes that are read at once of what Sling writes."""
+
+_SMALLEST, _LARGEST = 16 * 1024 * 1024, 64 * 1024 * 1024
+"""Bytes of the first piece and of those after a few; each is twice as large as the one before. A piece is cast while
+the next one comes, so the last one should be small, but each becomes a file of the lake.
+
+It goes on to the end of a row group: from files with a rest of one, DuckDB takes half as much memory again to load.
+"""
+
+_FAR = 4
+"""Times that size at which a piece ends all the same."""
 
 _PAUSE = 0.01
 """Seconds until Sling may have written more."""
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Some of the lines that came in blocks, each block of them proven.
+
+    Attributes:
+        file: CSV with a header.
+        rows: its rows.
+        longest: characters of the longest row, at most.
+    """
+
+    file: Path
+    rows: int
+    longest: int
+
+
 def unwrap(
     blocks: Path,
-    text: Path,
+    folder: Path,
     header: tuple[str, ...],
-    encoding: str,
     label: str,
+    encoding: str = "utf-8",
+    quote: str = '"',
     ended: Callable[[], bool] = lambda: True,
-) -> tuple[int, int]:
-    """Write the lines inside the blocks to a file of their own, and prove that they are what the server sent.
+) -> Iterator[Piece]:
+    """Write the lines inside the blocks to files of their own, and prove that they are what the server sent.
+
+    What is given before the end is proven in itself; that nothing is missing is proven at the end.
 
     Args:
         blocks: CSV with the columns `BLOCK`, in UTF-8; it may still be on its way.
-        text: the file to write.
+        folder: where to write.
         header: column names of the lines, without `END`.
-        encoding: encoding of the text that the server took the SHA-256 of.
         label: what a message calls the source.
+        encoding: encoding of the text that the server took the SHA-256 of.
+        quote: the character around texts in the lines.
         ended: whether nothing is added to `blocks` any more.
 
-    Returns:
-        Rows, and the characters of the longest one.
+    Yields:
+        The lines in pieces, one at least, each as soon as it is written.
 
     Raises:
         ExtractError: a block is missing, is there twice or is not the one that the server sent, or is too large.
     """
-    rows = longest = 0
+    portions = _cut(_proven(_records(_growing(blocks, ended), label), encoding, label), quote.encode())
+    is_last = False
+    for number in count():
+        if is_last:
+            return
+        file, rows, longest, is_last = folder / f"text-{number:05d}.csv", 0, 0, True
+        with file.open("wb") as target:
+            target.write(",".join((*header, END)).encode() + b"\n")
+            for portion in portions:
+                if portion is None:
+                    is_last = False
+                    break
+                rows, longest = rows + portion.rows, max(longest, portion.longest)
+                target.writelines((portion.lines, b"\n"))
+        yield Piece(file, rows, longest)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Lines without the last line's end, how many rows they are, and the characters of the longest one."""
+
+    rows: int
+    longest: int
+    lines: bytes
+
+    def split(self, rows: int, quote: bytes) -> tuple[_Block, _Block]:
+        """The first rows, and the others; both have some."""
+        end = -1
+        for _ in range(rows):
+            begin, end = end + 1, self.lines.index(b"\n", end + 1)
+            while self.lines.count(quote, begin, end) % 2:  # inside a text
+                end = self.lines.index(b"\n", end + 1)
+        first = _Block(rows, self.longest, self.lines[:end])
+        return first, _Block(self.rows - rows, self.longest, self.lines[end + 1 :])
+
+
+def _proven(records: Iterator[tuple[list[str], bytes]], encoding: str, label: str) -> Iterator[_Block]:
+    """The blocks with rows, each compared with its digest; at the end, none is missing."""
     seen: set[str] = set()
     total = ""
-    with text.open("wb") as target:
-        target.write(",".join((*header, END)).encode() + b"\n")
-        records = _records(_growing(blocks, ended), label)
-        next(records, None)
-        for (number, blocks_in_all, count, length, digest), block in records:
-            if number.startswith("-"):
-                continue
-            total = blocks_in_all
-            if number in seen:
-                raise ExtractError(f"{label}: Sling delivered the block {number} twice; nothing was loaded")
-            seen.add(number)
-            if count == "0":
-                continue
-            sent = block if encoding == "utf-8" else block.decode().encode(encoding)
-            if hashlib.sha256(sent).hexdigest() != digest.lower():
-                raise ExtractError(
-                    f"{label}: block {number} of {total} is not what the server sent (sha256 differs);"
-                    " nothing was loaded"
-                )
-            rows += int(count)
-            longest = max(longest, int(length))
-            target.write(block)
-            target.write(b"\n")
+    next(records, None)
+    for (number, blocks, rows, longest, digest), lines in records:
+        if number.startswith("-"):
+            continue
+        total = blocks
+        if number in seen:
+            raise ExtractError(f"{label}: Sling delivered the block {number} twice; nothing was loaded")
+        seen.add(number)
+        if rows == "0":
+            continue
+        sent = lines if encoding == "utf-8" else lines.decode().encode(encoding)
+        if hashlib.sha256(sent).hexdigest() != digest.lower():
+            raise ExtractError(
+                f"{label}: block {number} of {total} is not what the server sent (sha256 differs); nothing was loaded"
+            )
+        yield _Block(int(rows), int(longest), lines)
     if not total or seen != set(map(str, range(int(total)))):
         raise ExtractError(
             f"{label}: Sling delivered {len(seen)} blocks of {total or 'at least 1'}; nothing was loaded"
         )
-    return rows, longest
+
+
+def _cut(blocks: Iterator[_Block], quote: bytes) -> Iterator[_Block | None]:
+    """The blocks, with None between the pieces. A piece ends with a row group, if its rows are not very wide."""
+    limit, rows, size = _SMALLEST, 0, 0
+    for block in blocks:
+        missing = -rows % ROW_GROUP
+        if size >= _FAR * limit or (size >= limit and block.rows > missing):
+            if missing and block.rows > missing:
+                first, block = block.split(missing, quote)
+                yield first
+            yield None
+            limit, rows, size = min(2 * limit, _LARGEST), 0, 0
+        yield block
+        rows, size = rows + block.rows, size + len(block.lines)
 
 
 def _growing(file: Path, ended: Callable[[], bool]) -> Iterator[bytes]:
@@ -107,7 +183,7 @@ def _growing(file: Path, ended: Callable[[], bool]) -> Iterator[bytes]:
     with file.open("rb", buffering=0) as stream:
         while True:
             last = ended()  # asked first: what was written until then is still read
-            if piece := stream.read(_PIECE):
+            if piece := stream.read(_READ):
                 yield piece
             elif last:
                 return

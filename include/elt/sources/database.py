@@ -23,6 +23,7 @@ from uuid import uuid4
 from include.elt.cast import CastResult
 from include.elt.contract import Column, Contract
 from include.elt.csvfile import survey
+from include.elt.early import Early, later
 from include.elt.errors import DataError, ExtractError
 from include.elt.modes import Reading, Window
 from include.elt.replication import Stream
@@ -114,6 +115,10 @@ class Dialect(Protocol):
     def encoding(self) -> str:
         """Encoding of a block's text under its SHA-256."""
 
+    @property
+    def quote(self) -> str:
+        """The character around texts in a block."""
+
     def too_large(self, message: str) -> bool:
         """Whether an error says that a block is larger than the server can make."""
 
@@ -181,7 +186,7 @@ class DatabaseSource:
         for sling in self._slings:
             sling.kill()
 
-    def deliver(self, work: Path, null: str, reading: Reading) -> DatabaseDelivery:
+    def deliver(self, work: Path, null: str, reading: Reading, early: Early = later) -> DatabaseDelivery:
         """Let Sling write the rows of a reading as text."""
         relation = self.dialect.relation(self.stream, reading.window)
         columns = self.dialect.columns(relation)
@@ -196,12 +201,13 @@ class DatabaseSource:
         # Parts are read at different moments. Without an upper limit a later one could push the watermark beyond what
         # an earlier one saw, so a full refresh of a stream that goes on from its watermark is one statement.
         parallel = 1 if window is None and self.stream.has_ranges else self.stream.meta.parallel
-        read = self._read(relation, work, null, contract, wanted, conditions, key, parallel)
+        read = self._read(relation, work, null, contract, wanted, conditions, key, parallel, early)
         keys = source_rows = None
         if self.stream.meta.deletes != "ignore" and reading.mode == "incremental":
             only = contract.only(self.stream.primary_key)
             everything = self.dialect.relation(self.stream, None)
-            keys = self._read(everything, work, null, only, [there[name] for name in only.names], [], key, 1).text
+            key_columns = [there[name] for name in only.names]
+            keys = self._read(everything, work, null, only, key_columns, [], key, 1, later).text
         if self.stream.meta.reconcile is not None and reading.mode != "backfill":  # which says nothing of the rest
             until = replace(window, lower=None) if window else None
             whole = self.dialect.relation(self.stream, until)
@@ -270,6 +276,7 @@ class DatabaseSource:
         conditions: list[str],
         key: SourceColumn,
         parallel: int,
+        early: Early,
     ) -> _Text:
         """Let Sling write rows as text, several parts of them at the same time."""
         header = contract.names
@@ -286,8 +293,12 @@ class DatabaseSource:
             for lower, upper in pairwise(limits)
         ]
 
+        def take(text: TextFile, rows: int) -> None:
+            early(contract, replace(text, canonical=canonical), rows)
+
         def read(condition: str) -> _Text:
-            return self._read_part(Path(mkdtemp(prefix="part-", dir=work)), relation, null, header, columns, condition)
+            part = Path(mkdtemp(prefix="part-", dir=work))
+            return self._read_part(part, relation, null, header, columns, condition, take)
 
         with ThreadPoolExecutor(len(parts)) as pool:
             running = [pool.submit(read, condition) for condition in parts]
@@ -297,7 +308,7 @@ class DatabaseSource:
                 self.kill()
                 raise
         if len({text.text.null for text in texts}) > 1:  # one part went row by row: all have to, to be read as one
-            texts = [self._read_part(work, relation, null, header, columns, everything, last_way=True)]
+            texts = [self._read_part(work, relation, null, header, columns, everything, take, last_way=True)]
         whole = _Text.joined(texts)
         return replace(whole, text=replace(whole.text, canonical=canonical))
 
@@ -309,6 +320,7 @@ class DatabaseSource:
         header: tuple[str, ...],
         columns: Sequence[SourceColumn | None],
         condition: str,
+        take: Callable[[TextFile, int], None],
         *,
         last_way: bool = False,
     ) -> _Text:
@@ -320,7 +332,7 @@ class DatabaseSource:
             log.info("%s: %s %s", self.stream.id, relation.label, way.name)
             try:
                 if way.blocks:
-                    return self._read_blocks(work, way.sql, header)
+                    return self._read_blocks(work, way.sql, header, take)
                 return self._read_rows(work, way.sql, header, null)
             except (ExtractError, csv.Error) as error:
                 if way is ways[-1] or not self._is_too_large(str(error)):
@@ -331,23 +343,29 @@ class DatabaseSource:
     def _is_too_large(self, message: str) -> bool:
         return self.dialect.too_large(message) or any(sign in message for sign in _TOO_LARGE)
 
-    def _read_blocks(self, work: Path, sql: str, header: tuple[str, ...]) -> _Text:
+    def _read_blocks(
+        self, work: Path, sql: str, header: tuple[str, ...], take: Callable[[TextFile, int], None]
+    ) -> _Text:
         """Let Sling write blocks, and unwrap their lines."""
-        blocks, text = work / "blocks.csv", work / "text.csv"
-        ended = threading.Event()
+        blocks, ended = work / "blocks.csv", threading.Event()
+
+        def unwrapped() -> Iterator[_Text]:
+            encoding, quote = self.dialect.encoding, self.dialect.quote
+            for piece in unwrap(blocks, work, header, self.stream.label, encoding, quote, ended.is_set):
+                text = TextFile((piece.file,), (*header, END), "", "", piece.longest, quote=quote)
+                take(text, piece.rows)
+                yield _Text(text, piece.rows, None)
+
         try:
             with ThreadPoolExecutor(1) as beside:
-                unwrapping = beside.submit(
-                    unwrap, blocks, text, header, self.dialect.encoding, self.stream.label, ended.is_set
-                )
+                pieces = beside.submit(lambda: list(unwrapped()))
                 try:  # an error of Sling explains what is missing, so it is told first
                     self._run_sling(work, sql, blocks, BLOCK, uuid4().hex)
                 finally:
                     ended.set()
-            rows, longest = unwrapping.result()
+            return _Text.joined(pieces.result())
         finally:
             blocks.unlink(missing_ok=True)
-        return _Text(TextFile((text,), (*header, END), "", "", longest), rows, None)
 
     def _read_rows(self, work: Path, sql: str, header: tuple[str, ...], null: str) -> _Text:
         """Let Sling write each row as a record."""

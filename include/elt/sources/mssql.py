@@ -81,6 +81,7 @@ class Mssql:
     """
 
     encoding = "utf-16-le"
+    quote = '"'
 
     def __init__(self, connected: MssqlConnection, settings: Settings) -> None:
         self._connection = connected

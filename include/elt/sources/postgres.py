@@ -56,6 +56,9 @@ _REFUSALS = (
 )
 """Parts of messages that tell the same of a log-in, which fails without a SQLSTATE."""
 
+_QUOTE = "chr(1)"
+"""Stands around texts in a block, in SQL. Double quotes would be doubled once more in what Sling writes."""
+
 _TYPES = {
     "int2": "smallint",
     "int4": "int",
@@ -79,6 +82,7 @@ class Postgres:
     """
 
     encoding = "utf-8"
+    quote = "\x01"
 
     def __init__(self, connected: PostgresConnection, settings: Settings) -> None:
         self._connection = connected
@@ -190,7 +194,7 @@ class Postgres:
             " encode(sha256(convert_to(block, 'UTF8')), 'hex') AS digest, block"
             # asked once: a table that grows has another size at the end of the statement
             f" FROM (SELECT {size} / {pages} AS last OFFSET 0) AS size, generate_series(0, last) AS n, LATERAL ("
-            "SELECT count(*) AS rows, max(length(line)) AS longest, string_agg(line, chr(10)) AS block"
+            "SELECT count(*) AS rows, max(octet_length(line)) AS longest, string_agg(line, chr(10)) AS block"
             f" FROM (SELECT {line} AS line FROM ONLY {relation.sql}"
             f"{_where(all_of([here, condition]))} OFFSET 0) AS lines) AS b"
         )
@@ -202,7 +206,7 @@ class Postgres:
             "SELECT -1 AS number, 0 AS blocks, 0 AS rows, NULL AS longest, NULL AS digest, NULL AS block UNION ALL"
             " SELECT row_number() OVER () - 1, count(*) OVER (), coalesce(rows, 0), longest,"
             " encode(sha256(convert_to(block, 'UTF8')), 'hex'), block FROM (SELECT 1) AS one LEFT JOIN ("
-            "SELECT count(*) AS rows, max(length(line)) AS longest, string_agg(line, chr(10)) AS block"
+            "SELECT count(*) AS rows, max(octet_length(line)) AS longest, string_agg(line, chr(10)) AS block"
             f" FROM (SELECT line, sum(length(line)) OVER (ROWS UNBOUNDED PRECEDING) / {GROUP} AS part"
             f" FROM (SELECT {line} AS line FROM {relation.sql}{_where(condition)} OFFSET 0) AS lines) AS parts"
             " GROUP BY part) AS b ON TRUE"
@@ -298,7 +302,7 @@ def _field(column: SourceColumn) -> str:
     text = f"{quoted(column.name)}::text"
     if column.contract_type == "string":
         # with "C", for a collation that ignores some differences may take other characters for a quote
-        return f"""coalesce('"' || replace({text} COLLATE "C", '"', '""') || '"', '')"""
+        return f"""coalesce({_QUOTE} || replace({text} COLLATE "C", {_QUOTE}, {_QUOTE} || {_QUOTE}) || {_QUOTE}, '')"""
     return f"coalesce({text}, '')"  # a number, date or time, in which nothing has to be quoted
 
 

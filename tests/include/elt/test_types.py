@@ -123,6 +123,25 @@ BAD: dict[str, list[str]] = {
 # fmt: on
 
 
+PRINTED = {
+    "date": ["2024-01-02", "0001-01-01", "9999-12-31", "10000-01-01", "0044-03-15 BC", "infinity", "-infinity"],
+    "timestamp_ntz": ["2024-01-02 03:04:05", "2024-01-02 03:04:05.123456", "0044-03-15 00:00:00 BC", "-infinity"],
+    "timestamp": [
+        *("2024-01-02 03:04:05+00", "2024-01-02 03:04:05.1-03:30", "1890-01-01 00:00:00+00:53:28", "infinity"),
+        *(
+            "0001-01-01 00:00:00+14:00",
+            "0001-01-01 00:00:00-14:00",
+            "9999-12-31 23:59:59-12:00",
+            "9999-12-31 00:00:00Z",
+        ),
+        *("0044-03-15 00:00:00+00 BC", "12024-01-02 03:04:05+00"),
+    ],
+    "double": ["NaN", "Infinity", "-Infinity", "1e-07", "-0"],
+    "boolean": ["true", "false"],
+}
+"""What databases print, of those types where it is more than the type holds."""
+
+
 def csv_of(texts: Iterable[str]) -> str:
     quoted = ('"' + text.replace('"', '""') + '"' for text in texts)
     return "id,v\n" + "".join(f"{number},{text}\n" for number, text in enumerate(quoted, 1))
@@ -148,6 +167,29 @@ def test_values_that_do_not_fit_exactly_are_bad(bench: Bench, data_type: str) ->
 def test_every_type_has_its_cases() -> None:
     assert set(GOOD) == {*BAD, "string"}
     assert all(Column("v", data_type).duckdb_type for data_type in GOOD)
+
+
+@pytest.mark.parametrize("data_type", GOOD)
+def test_the_strict_cast_gives_the_same_values_and_fails_at_the_others(data_type: str) -> None:
+    column = Column("v", data_type)
+    cases = [(text, False) for text in [*GOOD[data_type], *BAD.get(data_type, ())]]
+    cases += [(text, True) for text in PRINTED.get(data_type, [text for text in GOOD[data_type] if text])]
+    with duckdb.connect() as sql:
+        sql.execute("SET TimeZone = 'UTC'")
+        for text, canonical in cases:
+            lenient = (
+                f"SELECT {column.fits('v', canonical=canonical)}, ({column.value('v', canonical=canonical)})::VARCHAR"
+            )
+            strict = f"SELECT ({column.strict_value('v', canonical=canonical)})::VARCHAR"
+            fits, value = sql.execute(f"{lenient} FROM (SELECT ?::VARCHAR AS v)", [text]).fetchone() or ()
+            if fits:
+                assert sql.execute(f"{strict} FROM (SELECT ?::VARCHAR AS v)", [text]).fetchone() == (value,), text
+            else:
+                with pytest.raises(
+                    duckdb.InvalidInputException, match=f"v: not {re.escape(data_type)}: {re.escape(text)}"
+                ):
+                    sql.execute(f"{strict} FROM (SELECT ?::VARCHAR AS v)", [text])
+            assert sql.execute(f"{strict} FROM (SELECT NULL::VARCHAR AS v)").fetchone() == (None,)
 
 
 # What follows asks DuckDB directly, with the SQL that the extraction uses: many texts at once, no Sling.

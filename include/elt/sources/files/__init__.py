@@ -28,6 +28,7 @@ import duckdb
 from include.elt.cast import CastResult
 from include.elt.columns import Wanted
 from include.elt.contract import Contract
+from include.elt.early import Early, later
 from include.elt.errors import DataError, ExtractError
 from include.elt.modes import Reading, Window
 from include.elt.replication import Format, Stream
@@ -69,8 +70,8 @@ class FileSource:
         """End a running Sling process."""
         self._csv.kill()
 
-    def deliver(self, work: Path, null: str, reading: Reading) -> FileDelivery:
-        """Read the files that are not known yet as text.
+    def deliver(self, work: Path, null: str, reading: Reading, early: Early = later) -> FileDelivery:  # noqa: ARG002
+        """Read the files that are not known yet as text. Nothing is proven before everything is read.
 
         Raises:
             DataError: there is no file, or one does not fit.

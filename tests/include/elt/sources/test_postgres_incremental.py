@@ -8,13 +8,16 @@ import signal
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from include.elt.early import EarlyCast, later
 from include.elt.errors import EltError, ExtractError, RefusedLoadError, WarehouseBusyError
+from include.elt.extract import Extraction
 from include.elt.lake.local import LocalLake
 from include.elt.modes import Reading, Span, Window
 from tests.support.elt import Row
@@ -149,8 +152,14 @@ def test_killed_at_ten_moments_with_four_parts(free: Any) -> None:
 
 @pytest.mark.timeout(240)
 def test_a_server_that_restarts_in_the_middle(free: Any) -> None:
-    create(free, 500_000)
+    create(free, 100_000)
     keys = KEYS | {"meta": {"parallel": 2}}
+    table = free.table
+    free.table = f"{free.schema}.slow"  # 5 s of it, so that the restart comes in the middle on any computer
+    free.server.execute(
+        f"CREATE VIEW {free.table} AS SELECT id, upd, a || CASE WHEN id % 1000 = 0 THEN pg_sleep(0.1)::text ELSE '' END"
+        f" AS a, amount FROM {table}"
+    )
     running = free.source(COLUMNS, keys=keys)
     ended = threading.Event()
 
@@ -175,6 +184,7 @@ def test_a_server_that_restarts_in_the_middle(free: Any) -> None:
         restarter.join()
     assert not caught.value.final, "Airflow tries again"
     assert not list(free.lake.root.rglob("*.parquet"))
+    free.table = table
     free.pipeline(COLUMNS, keys)
     assert of_warehouse(free) == of_source(free)
 
@@ -247,17 +257,29 @@ def test_a_warehouse_that_another_holds(free: Any) -> None:
     assert of_warehouse(free) == of_source(free)
 
 
-@pytest.mark.parametrize("rows", [110_000, 150_000, 250_000], ids=["Parquet", "unwrapped", "Sling"])
-def test_a_full_lake(free: Any, small_disk: Path, rows: int) -> None:
-    """The disk is full while Sling writes, while its blocks are unwrapped, or later."""
+@pytest.mark.parametrize("rows", [10_000, 118_000, 250_000], ids=["Parquet", "unwrapped", "Sling"])
+def test_a_full_lake(free: Any, small_disk: Path, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full while Sling writes, while its blocks are unwrapped, or when they are cast."""
     create(free, rows)
     free.lake = LocalLake(small_disk / "lake")
+    if rows == 10_000:
+        cast = Extraction._cast
+
+        def filled(*args: Any, **keys: Any) -> Any:
+            with suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as filler:
+                while filler.write(bytes(4096)):
+                    pass
+            return cast(*args, **keys)
+
+        monkeypatch.setattr(EarlyCast, "take", staticmethod(later))
+        monkeypatch.setattr(Extraction, "_cast", filled)
     with pytest.raises(ExtractError, match=r"[nN]o space left|disk of .* is full") as caught:
         free.pipeline(COLUMNS, {"mode": "full-refresh"})
     assert not caught.value.final
     assert not free.work_folders()
     assert not list(small_disk.rglob("*.parquet"))
     subprocess.run(["mount", "-o", "remount,size=500m", str(small_disk)], check=True)
+    monkeypatch.undo()
     free.pipeline(COLUMNS, {"mode": "full-refresh"})
     assert of_warehouse(free) == of_source(free)
 

@@ -16,9 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from include.elt import early
 from include.elt.errors import DataError, ExtractError
 from include.elt.lake import Manifest
 from include.elt.modes import Reading, Window
+from include.elt.sources import blocks
 from include.elt.sources.blocks import unwrap
 from include.elt.sql import parquet
 
@@ -318,6 +320,97 @@ class TestKeysAndCounts:
         assert extract(orders, Reading())[0].source_rows is None
 
 
+class TestPieces:
+    """Large text is cast piece by piece while the rest is read; the result is the same as in one piece."""
+
+    COLUMNS = {"id": "bigint", "upd": "timestamp_ntz", "a": "string"}  # noqa: RUF012
+    ROWS = 30_000
+
+    @pytest.fixture
+    def orders(self, free: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+        """A table of about eight pieces."""
+        monkeypatch.setattr(blocks, "_SMALLEST", 100_000)
+        monkeypatch.setattr(blocks, "_LARGEST", 100_000)
+        monkeypatch.setattr(blocks, "ROW_GROUP", 2000)
+        free.server.execute(
+            f"CREATE TABLE {free.table} AS SELECT g::bigint AS id, timestamp '2026-01-01' + g * interval '1 s' AS upd,"
+            f" 'order \"' || g || E'\"\\x01\\n' AS a FROM generate_series(1, {self.ROWS}) g"
+        )
+        free.server.execute(f"ANALYZE {free.table}")
+        return free
+
+    @pytest.mark.parametrize("parallel", [1, 3])
+    def test_each_becomes_a_file(self, orders: Any, parallel: int) -> None:
+        manifest, folder = extract(orders, since(None), self.COLUMNS, meta={"parallel": parallel})
+        assert len(manifest.files) > 5
+        assert [file.name for file in manifest.files] == [f"part-{n:05d}.parquet" for n in range(len(manifest.files))]
+        assert [file.rows % 2000 for file in manifest.files if file.rows % 2000] == [] or parallel == 3
+        assert all(file.rows for file in manifest.files)
+        rows = _rows(folder, "*.parquet")
+        assert len(rows) == manifest.rows == manifest.rows_read == self.ROWS
+        assert sorted(rows) == orders.server.execute(f"SELECT id, upd, a FROM {orders.table} ORDER BY id")
+
+    def test_no_text_is_read_twice(self, orders: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        strictly, cast = early.cast_strictly, []
+        monkeypatch.setattr(early, "cast_strictly", lambda *args: cast.append(args[3]) or strictly(*args))
+        monkeypatch.setattr("include.elt.cast.cast_strictly", None)
+        extract(orders, Reading(), self.COLUMNS, mode="full-refresh", update_key=None)
+        assert sum(cast) == self.ROWS
+
+    def test_a_row_that_does_not_fit_is_named_and_nothing_is_left(self, orders: Any) -> None:
+        orders.server.execute(f"UPDATE {orders.table} SET upd = 'infinity' WHERE id = 20000")
+        with pytest.raises(DataError, match=r"1 row does not fit the contract\n.*column upd: 'infinity' is not a"):
+            extract(orders, Reading(), self.COLUMNS, mode="full-refresh", update_key=None)
+        assert not list(orders.lake.root.rglob("*.parquet"))
+
+    def test_bad_rows_of_any_piece_are_set_aside(self, orders: Any) -> None:
+        orders.server.execute(f"UPDATE {orders.table} SET upd = 'infinity' WHERE id % 10000 = 0")
+        manifest, folder = extract(
+            orders, Reading(), self.COLUMNS, mode="full-refresh", update_key=None, meta={"on_bad_row": "reject"}
+        )
+        assert (manifest.rows, manifest.rows_rejected, len(manifest.files)) == (self.ROWS - 3, 3, 1)
+        assert len((folder / "rejects.jsonl").read_text().splitlines()) == 3
+
+    def test_a_key_that_two_pieces_have(self, orders: Any) -> None:
+        orders.server.execute(f"INSERT INTO {orders.table} SELECT 1, timestamp '2027-01-01', 'newer'")
+        with pytest.raises(DataError, match="a primary key, and row 1 has the same one"):
+            extract(orders, Reading(), self.COLUMNS, mode="full-refresh", update_key=None)
+        manifest, folder = extract(orders, since(None), self.COLUMNS)
+        assert (manifest.rows, manifest.rows_duplicate) == (self.ROWS, 1)
+        assert [row[2] for row in _rows(folder, "part-*.parquet") if row[0] == 1] == ["newer"]
+
+    def test_of_a_part_that_starts_again_only_the_last_text_counts(self, orders: Any) -> None:
+        """Rows are too wide in the middle of a part: it is read again in another way, and its first pieces are void."""
+        source = orders.source(self.COLUMNS, keys={"mode": "full-refresh", "primary_key": ["id"]})
+        reading, calls = source.source._read_blocks, []
+
+        def too_wide(*args: Any) -> Any:
+            text = reading(*args)
+            calls.append(text)
+            if len(calls) == 1:
+                raise ExtractError("a block is larger than we like")
+            return text
+
+        source.source._read_blocks = too_wide
+        manifest, folder = source.run("manual__1")
+        assert len(calls) == 2
+        assert len(_rows(Path(folder), "*.parquet")) == manifest.rows == self.ROWS
+
+    def test_a_source_that_fails_in_the_middle_ends_the_cast(self, orders: Any) -> None:
+        source = orders.source(self.COLUMNS, keys={"mode": "full-refresh", "primary_key": ["id"]})
+        run_sling = source.source._run_sling
+
+        def failing(*args: Any) -> None:
+            run_sling(*args)
+            raise ExtractError("the line is dead")
+
+        source.source._run_sling = failing
+        with pytest.raises(ExtractError, match="the line is dead"):
+            source.run("manual__1")
+        assert not orders.work_folders()
+        assert not [each for each in threading.enumerate() if "ThreadPool" in each.name]
+
+
 class TestProof:
     """A block that is lost, doubled or changed on its way is found."""
 
@@ -331,10 +424,11 @@ class TestProof:
         ]
 
     def unwrap(self, tmp_path: Path, *lines: str) -> str:
-        blocks, text = tmp_path / "blocks.csv", tmp_path / "text.csv"
+        blocks = tmp_path / "blocks.csv"
         blocks.write_text(self.HEAD + "".join(lines))
-        assert unwrap(blocks, text, ("id",), "utf-8", "web.users") == (2, 3)
-        return text.read_text()
+        [piece] = unwrap(blocks, tmp_path, ("id",), "web.users")
+        assert (piece.rows, piece.longest) == (2, 3)
+        return piece.file.read_text()
 
     def test_in_any_order(self, tmp_path: Path, lines: list[str]) -> None:
         assert self.unwrap(tmp_path, *lines) == "id,#end\n1,1\n2,1\n"
@@ -365,7 +459,7 @@ def test_any_text_arrives_in_blocks(free: Any, texts: list[str]) -> None:
 def _rows(folder: str | Path | None, file: str = "part-00000.parquet") -> list[tuple[Any, ...]]:
     assert folder is not None
     with duckdb.connect() as sql:
-        return sql.execute(f"SELECT * FROM {parquet([Path(folder) / file])}").fetchall()
+        return sql.execute(f"SELECT * FROM {parquet(sorted(Path(folder).glob(file)))}").fetchall()
 
 
 def _text_of(text: Any) -> list[tuple[Any, ...]]:
