@@ -42,6 +42,7 @@ from include.elt.errors import ContractError
 from include.elt.lake import slug
 from include.elt.manifest import MANIFEST, dbt_command
 from include.elt.paths import DBT_PROJECT, shown
+from include.elt.report import read_artifacts
 from include.elt.results import publish
 from include.elt.settings import WAREHOUSE_POOL, Settings
 from include.elt.tasks import raw_asset
@@ -164,6 +165,7 @@ class Build:
             AirflowFailException: the form's selection is wrong or selects nothing.
         """
         params, task = context["params"], cast("Any", context["task"])
+        self._tell_again(context)
         if params["dry_run"]:
             raise AirflowSkipException("dry run: dbt builds nothing")
         failed = self._failed_sources(context)
@@ -245,6 +247,15 @@ class Build:
         runs = sorted(kept.iterdir(), key=lambda run: run.stat().st_mtime_ns, reverse=True)
         for old in runs[self.settings.artifacts_keep :]:
             shutil.rmtree(old, ignore_errors=True)
+
+    def _tell_again(self, context: Context) -> None:
+        """Tell the results of the first try again: Airflow removes what a task has told when it is tried again, and
+        Cosmos' producer then builds nothing.
+        """
+        if context["ti"].try_number > 1:
+            kept = read_artifacts(self.settings.artifacts / context["ti"].dag_id, context["run_id"])
+            if kept is not None:
+                publish(context, *kept)
 
     def _states(self, context: Context, task_ids: list[str]) -> dict[str, str]:
         """States of tasks of this run."""
