@@ -248,8 +248,9 @@ class Build:
             shutil.rmtree(old, ignore_errors=True)
 
     def _tell_again(self, context: Context) -> None:
-        """Tell the results of the first try again: Airflow removes what a task has told when it is tried again, and
-        Cosmos' producer then builds nothing.
+        """On another try of the producer, tell the results of the one before.
+
+        Airflow removes what a task has told when it is tried again, and Cosmos' producer then builds nothing.
         """
         if context["ti"].try_number > 1:
             from include.elt.report import read_artifacts  # with what prints tables, which no DAG file needs
