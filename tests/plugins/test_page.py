@@ -112,7 +112,7 @@ def test_it_stands_in_airflows_navigation_and_links_lead_into_airflow(server: Se
     chromium()
     with browsing(server.url, server.token()) as page:
         page.goto(f"{server.url}/")
-        page.get_by_label("Data platform").get_by_text("Rows, last loads").wait_for()
+        page.get_by_label("Data platform").get_by_text("1 failed").first.wait_for()
         picture(page, "dashboard")
         page.get_by_role("link", name="Data", exact=True).click()
         frame = page.frame_locator("iframe")

@@ -19,7 +19,7 @@ function DataPlatformCard() {
   const figure = (label, value, note, bad) => make("div", { key: label, style: { minWidth: 110 } },
     make("div", { style: { fontSize: 12, opacity: 0.7 } }, label),
     make("div", { style: { fontSize: 20, fontWeight: 600, fontVariantNumeric: "tabular-nums" } }, value),
-    make("div", { style: { fontSize: 12, color: bad ? "#e5484d" : undefined, opacity: bad ? 1 : 0.7 } }, note));
+    make("div", { style: { fontSize: 12, color: bad ? "#e5484d" : undefined, opacity: bad ? 1 : 0.7 } }, figures ? note : "reading"));
   const of = figures ?? {};
   return make("section", { "aria-label": "Data platform", style: { border: "1px solid #8884", borderRadius: 8, padding: "12px 16px", margin: "8px 0" } },
     make("div", { style: { display: "flex", alignItems: "baseline", marginBottom: 8 } },
