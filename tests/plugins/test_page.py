@@ -127,7 +127,7 @@ def test_dbt_docs_open_without_any_access_to_the_session(server: Server) -> None
     with browsing(server.url, server.token()) as page:
         page.goto(f"{server.url}/data-platform/")
         page.get_by_role("link", name="dbt docs").click()
-        page.get_by_text("jdbt").first.wait_for()
+        page.get_by_text("auto-generated documentation").first.wait_for()
         picture(page, "dbt_docs")
         assert page.evaluate("(() => { try { return document.cookie } catch { return 'none' } })()") == "none"
 
