@@ -10,7 +10,7 @@ from typing import Annotated
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.common.db.common import SessionDep
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_asset, requires_access_dag
-from fastapi import Depends, HTTPException, Query
+from fastapi import Depends, Query
 
 from plugins.data_platform.metadata import Metadata
 
@@ -21,13 +21,7 @@ Id = Annotated[str | None, Query(max_length=250, min_length=1, pattern=r"^[^\x00
 
 
 def metadata(session: SessionDep, user: GetUserDep, dag_id: Id = None, run_id: Id = None) -> Metadata:
-    """The queries of a request, on what the user may read.
-
-    Raises:
-        HTTPException: 422 for a run without its DAG.
-    """
-    if run_id is not None and dag_id is None:
-        raise HTTPException(422, "run_id is the id of a run of one DAG; give dag_id as well")
+    """The queries of a request, on what the user may read."""
     readable = get_auth_manager().get_authorized_dag_ids(user=user, method="GET")
     return Metadata(session, readable, dag_id, run_id)
 

@@ -93,7 +93,7 @@ class Metadata:
         session: on the metadata database.
         readable: DAGs that the user may read; nothing of others leaves this class.
         dag_id: only this DAG.
-        run_id: only this run of it.
+        run_id: only this run; several DAGs may have one of that id.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class Metadata:
         other = aliased(AssetEvent)
         of_asset = select(other.id).where(other.asset_id == AssetModel.id).order_by(other.timestamp.desc()).limit(1)
         if self._run_id is not None:  # events have no index by run; the time bounds how many are looked at
-            made = select(DagRun.created_at).where(DagRun.dag_id == self._dag_id, DagRun.run_id == self._run_id)
+            made = select(func.min(DagRun.created_at)).where(*self._of_run(DagRun.dag_id, DagRun.run_id))
             of_asset = of_asset.where(
                 other.timestamp >= made.scalar_subquery(), *self._of_run(other.source_dag_id, other.source_run_id)
             )
@@ -196,7 +196,7 @@ class Metadata:
             DagRun.id, DagRun.dag_id, DagRun.run_id, DagRun.state, DagRun.start_date, DagRun.end_date
         ).order_by(DagRun.dag_id)
         if self._run_id is not None:
-            query = query.where(DagRun.dag_id == self._dag_id, DagRun.run_id == self._run_id)
+            query = query.where(*self._of_run(DagRun.dag_id, DagRun.run_id))
         else:
             other = aliased(DagRun)
             newest = select(func.max(other.id)).where(other.dag_id == DagModel.dag_id).scalar_subquery()
