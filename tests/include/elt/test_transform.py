@@ -11,6 +11,7 @@ import pytest
 
 from include.elt.errors import ContractError
 from include.elt.lake import slug
+from include.elt.results import KEY, unpacked
 from include.elt.settings import load_settings
 from include.elt.transform import Build, stale_nodes, transform
 
@@ -89,7 +90,10 @@ class TestArtifacts:
         results = [{"unique_id": f"model.jdbt.{name}", "status": status} for name, status in statuses.items()]
         (target / "run_results.json").write_text(json.dumps({"results": results}))
         (target / "manifest.json").write_text("{}")
-        ti = SimpleNamespace(dag_id="web_shop", task_id=task_id)
+        self.told: dict[str, str] = {}
+        ti = SimpleNamespace(
+            dag_id="web_shop", task_id=task_id, xcom_push=lambda key, value: self.told.update({key: value})
+        )
         build.keep_artifacts(str(project), {"run_id": self.RUN, "ti": ti})  # type: ignore[typeddict-item]
         kept = build.settings.artifacts / "web_shop" / slug(self.RUN) / "run_results.json"
         return list(json.loads(kept.read_text())["results"])
@@ -102,6 +106,26 @@ class TestArtifacts:
             "model.jdbt.orders": "success",
             "model.jdbt.customers": "success",
         }
+
+    def test_each_invocation_is_told_to_the_page_as_what_it_did_itself(self, build: Build, tmp_path: Path) -> None:
+        self.keep(build, tmp_path / "a", build.producer, orders="error", customers="success")
+        self.keep(build, tmp_path / "b", "dbt.orders.run", orders="success")
+
+        told = unpacked(self.told[KEY])
+        assert told is not None
+        assert [(node["name"], node["status"]) for node in told["nodes"]] == [("orders", "ok")]
+
+    def test_another_try_of_the_producer_tells_the_results_again(self, build: Build, tmp_path: Path) -> None:
+        """Airflow removes what a task has told when it is tried again, and Cosmos' producer then builds nothing."""
+        self.keep(build, tmp_path / "a", build.producer, orders="error", customers="success")
+        for tries, expected in ((1, set()), (2, {"orders", "customers"})):
+            told: dict[str, str] = {}
+            ti = SimpleNamespace(
+                dag_id="web_shop", try_number=tries, xcom_push=lambda key, value, told=told: told.update({key: value})
+            )
+            context: Any = {"run_id": self.RUN, "ti": ti}
+            build._tell_again(context)
+            assert {node["name"] for node in (unpacked(told.get(KEY)) or {"nodes": []})["nodes"]} == expected
 
     def test_old_runs_are_removed(self, tmp_path: Path) -> None:
         build = Build(load_settings(artifacts=tmp_path / "artifacts", artifacts_keep=2), {}, "dbt")
