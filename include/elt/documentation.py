@@ -15,6 +15,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from include.elt.alerts.run import PROCESS_CONTEXT
 from include.elt.errors import EltError
 from include.elt.manifest import MANIFEST, build_manifest
 from include.elt.metrics import METRICS, PREFIX
@@ -46,6 +47,7 @@ def _table(*header: str, rows: Iterator[tuple[object, ...]]) -> str:
 
 def dags() -> dict[str, Any]:
     """File and DAG of every DAG of the project by id."""
+    os.environ[PROCESS_CONTEXT] = "client"  # with what the DAG processor sees
     with redirect_stdout(io.StringIO()):  # Cosmos logs there
         from airflow.dag_processing.dagbag import DagBag
 

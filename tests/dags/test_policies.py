@@ -34,6 +34,7 @@ def bag(migrated_home: Path) -> Any:
         | {
             "AIRFLOW_HOME": str(migrated_home),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "_AIRFLOW_PROCESS_CONTEXT": "client",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "sqlite:////nowhere/at/all.db",
         },
         capture_output=True,
