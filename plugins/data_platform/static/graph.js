@@ -11,12 +11,12 @@ export function connect(nodes, streams) {
   const raw = (stream, id) => {
     const replication = `replication.${stream.replication ?? stream.dag_id}`;
     if (!graph.has(replication)) graph.set(replication, { id: replication, type: "replication", name: stream.replication ?? stream.dag_id, depends_on: [], status: "" });
-    graph.set(id, { id, type: "source", name: stream.stream, depends_on: [replication], status: stream.status, stream, note: stream.rows === null ? "" : `${compact(stream.rows)} rows` });
+    graph.set(id, { id, type: "source", name: stream.stream, depends_on: [replication], status: stream.status, stream, note: stream.rows === null ? "" : `${compact(stream.rows)} row${stream.rows === 1 ? "" : "s"}` });
   };
   for (const node of nodes) {
     const stream = node.type === "source" ? byTable.get(node.relation) : null;
     if (stream) { raw(stream, node.id); byTable.delete(node.relation); if (kind(node.status) === "bad") graph.get(node.id).status = "failed"; }
-    else graph.set(node.id, { ...node, node, note: node.type === "exposure" ? "" : node.seconds === null ? "" : seconds(node.seconds) });
+    else graph.set(node.id, { ...node, node, note: node.type === "exposure" ? "" : node.status === "skipped" || node.seconds === null ? "" : seconds(node.seconds) });
   }
   for (const stream of byTable.values()) raw(stream, `table.${stream.table}`);
   return graph;

@@ -18,7 +18,7 @@ export function fresh(stream, now) {
 const worst = (status) => ({ bad: 0, warn: 1, busy: 2, ok: 3, idle: 4 })[kind(status)];
 
 // How bad a row is: a failing test is as bad as a failed model, a late stream as a rejected row.
-export const trouble = (row) => Math.min(worst(row.status), row.tests?.failed ? 0 : row.tests?.warn ? 1 : 9, row.freshness === "stale" ? 0 : row.freshness === "late" ? 1 : 9);
+export const trouble = (row) => Math.min(worst(row.status), row.tests?.failed ? 0 : row.tests?.warn ? 1 : 9, row.freshness === "stale" ? 0 : row.freshness === "late" ? 1 : 9, row.status === "skipped" || row.status === "not run" ? 2 : 9);
 
 export function verdict(stream) {
   if (stream.difference === null) return "not counted";
@@ -63,7 +63,7 @@ export const MODELS = {
     { id: "status", title: "Status", value: (row) => worst(row.status), cell: (row) => badge(row.status, row.message) },
     { id: "tests", title: "Tests", value: (row) => -(row.tests.failed ?? 0) * 1e6 - (row.tests.ok ?? 0), cell: (row) => tests(row) },
     { id: "built", title: "Built", value: (row, now) => -(age(row.built_at, now) ?? 1e12), cell: (row, now) => row.late_after ? fresh(row, now) : when(row.built_at, now) },
-    { id: "seconds", title: "Time", number: true, value: (row) => row.seconds, cell: (row) => seconds(row.seconds) },
+    { id: "seconds", title: "Time", number: true, value: (row) => row.seconds, cell: (row) => seconds(row.status === "skipped" ? null : row.seconds) },
     { id: "trend", title: "Last 12 runs", mid: true, hint: "Seconds in each run, the latest on the right", value: (row) => row.seconds, cell: (row) => line(row.trend, "Seconds in the last runs") },
     { id: "rows", title: "Rows", number: true, low: true, optional: true, value: (row) => row.rows, cell: (row) => count(row.rows) },
     { id: "relation", title: "Table", low: true, value: (row) => row.relation, cell: (row) => h("span", { class: "sub" }, row.relation ?? "–") },
