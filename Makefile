@@ -33,7 +33,7 @@ test: manifest ## set everything up and run the tests (PYTEST='-k name' for some
 
 check: manifest ## validate replications against contracts, silences, and the generated documents; runs nothing
 	.venv/bin/python -m include.elt.check
-	.venv/bin/python -m include.elt.documentation --check
+	AIRFLOW__LOGGING__LOGGING_LEVEL=ERROR .venv/bin/python -m include.elt.documentation --check
 
 bench-page: setup ## the page's API with 1,000 streams x 20 loads and 2,000 models: seconds and queries
 	.venv/bin/python -m benchmarks.page
@@ -76,7 +76,7 @@ readme: setup ## write the generated parts of README.md again
 	.venv/bin/python -m include.elt.readme
 
 docs: manifest ## write docs/DAGS.md, docs/DATA.md and docs/metrics.md again
-	.venv/bin/python -m include.elt.documentation
+	AIRFLOW__LOGGING__LOGGING_LEVEL=ERROR .venv/bin/python -m include.elt.documentation
 
 format: setup ## bring the code into its style
 	.venv/bin/ruff check --fix .
