@@ -31,6 +31,13 @@ restore: setup ## put the newest backup back (BACKUP=folder: that one; FORCE=1: 
 test: manifest ## set everything up and run the tests (PYTEST='-k name' for some of them)
 	.venv/bin/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(PYTEST)
 
+test-databricks: manifest ## the tests on a local stand-in for Databricks, in an environment of its own (needs a JDK and port 443)
+	.venv/bin/python -m tests.support.databricks_standin.environment
+	.venv/bin/python -m pytest -n 0 -m databricks_standin $$(grep -rl --include="test_*.py" databricks_standin tests) $(PYTEST)
+
+smoke-databricks: setup ## the sample shop through your workspace, in schemas of its own (docs/databricks.md says what it needs)
+	.venv/bin/python -m include.elt.smoke
+
 check: manifest ## validate replications against contracts, silences, and the generated documents; runs nothing
 	.venv/bin/python -m include.elt.check
 	AIRFLOW__LOGGING__LOGGING_LEVEL=ERROR .venv/bin/python -m include.elt.documentation --check
@@ -45,11 +52,18 @@ lint: setup ## style of the code and of the documentation
 types: setup ## types of the code
 	.venv/bin/mypy
 
-bench: manifest ## speed and memory: a million orders, and the parse time of the DAG
+bench: manifest ## speed and memory: a million orders, the parse time of the DAG, dbt models in Airflow beside dbt build
 	.venv/bin/python -m benchmarks.run
+	.venv/bin/python -m benchmarks.models --models 8 200
+
+bench-models: setup ## dbt models in Airflow beside plain dbt build (MODELS='200 1000', RUNS=3, WAYS='ours watcher local')
+	.venv/bin/python -m benchmarks.models --models $(or $(MODELS),200) --runs $(or $(RUNS),3) --ways $(or $(WAYS),ours)
 
 bench-sources: setup ## PostgreSQL into DuckDB beside dlt and plain Sling (ROWS='1000000 10000000', RUNS=3)
 	.venv/bin/python -m benchmarks.sources --rows $(or $(ROWS),1000000) --runs $(or $(RUNS),3)
+
+test-image: setup ## build both images on stand-ins for their bases, run the platform in them (root, buildah, podman)
+	.venv/bin/python -m tests.ship.standin $(STEPS)
 
 ## -- deploy it
 deploy: ## the Helm release: ENVIRONMENT=prod IMAGE_TAG=<commit or version> (EXECUTOR=celery, HELM_ARGS=--dry-run=server)
@@ -67,6 +81,8 @@ lock: setup ## resolve all requirements again into their lock files
 	.venv/bin/uv pip compile $(LOCK) requirements.txt -c requirements-dev.lock -o requirements.lock
 	.venv/bin/uv pip compile $(LOCK) requirements-image.txt -c requirements-dev.lock -o requirements-image.lock
 	.venv/bin/uv pip compile $(LOCK) benchmarks/dlt.txt -o benchmarks/dlt.lock
+	.venv/bin/uv pip compile $(LOCK) $(STANDIN)/requirements.txt -o $(STANDIN)/requirements.lock
+STANDIN := tests/support/databricks_standin
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(UPGRADE)
 
 sample-data: setup ## write the sample files again from their seed
@@ -86,6 +102,6 @@ clean: ## remove what was made here: warehouse, lake, local Airflow, caches (not
 	rm -rf data .airflow dbt/target dbt/logs .pytest_cache .mypy_cache .ruff_cache
 
 help: ## this list
-	awk 'BEGIN {FS = ":.*## "} /^## --/ {printf "\n%s\n", substr($$0, 7)} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	awk 'BEGIN {FS = ":.*## "} /^## --/ {printf "\n%s\n", substr($$0, 7)} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: run up query airflow env backup restore test check lint types bench bench-sources deploy setup manifest lock sample-data readme docs bench-page format clean help
+.PHONY: $(shell awk -F: '/^[a-z-]+:/ {print $$1}' $(MAKEFILE_LIST))

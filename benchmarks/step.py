@@ -71,11 +71,12 @@ def extract_table(parallel: int) -> None:
 def load(lake: Path) -> None:
     """Load the only extraction of a lake."""
     from include.elt.lake import read_manifest
+    from include.elt.lake.local import LocalLake
     from include.elt.settings import load_settings
     from include.elt.warehouse import open_warehouse
 
-    [manifest] = lake.glob("[!.]*/*/*/manifest.json")
-    open_warehouse(load_settings()).load(read_manifest(manifest.parent), manifest.parent)
+    [file] = lake.glob("[!.]*/*/*/manifest.json")
+    open_warehouse(load_settings()).load_from(LocalLake(lake), str(file.parent), read_manifest(file.parent))
 
 
 def copy(file: Path) -> None:

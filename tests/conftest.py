@@ -36,6 +36,17 @@ def pytest_configure() -> None:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
+STATEMENTS = pytest.StashKey[dict[str, int]]()
+"""Statements that the stand-in for Databricks was sent, per class."""
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Tell how the stand-in for Databricks answered."""
+    if counts := config.stash.get(STATEMENTS, None):
+        text = ", ".join(f"{count:,} {how}" for how, count in sorted(counts.items(), key=lambda each: -each[1]))
+        terminalreporter.write_line(f"statements on the stand-in for Databricks: {text}")
+
+
 def _clean_environment() -> dict[str, str]:
     """This process' environment without settings that would change what is tested."""
     ours = {name.upper() for name in type(load_settings()).model_fields}
@@ -57,6 +68,40 @@ def s3(_s3_server: Any) -> Iterator[Any]:
     yield _s3_server
     _s3_server.faults.clear()
     _s3_server.cut.clear()
+
+
+@pytest.fixture(scope="session")
+def databricks(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, _s3_server: Any
+) -> Iterator[Any]:
+    """The stand-in for Databricks, with S3 behind its external locations; see tests/support/databricks_standin."""
+    from tests.support.databricks_standin.environment import missing, unavailable
+    from tests.support.databricks_standin.known import unlisted
+    from tests.support.databricks_standin.running import running
+
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        pytest.skip("one Java process serves all these tests; `make test-databricks` runs them")
+    if reason := missing() or unavailable():
+        pytest.skip(reason)
+    key, secret = _s3_server.user()
+    s3 = {"endpoint": _s3_server.url, "key": key, "secret": secret}
+    with running(tmp_path_factory.mktemp("databricks"), s3) as standin, pytest.MonkeyPatch.context() as env:
+        for name, value in standin.trust.items():
+            env.setenv(name, value)
+        yield standin
+        request.config.stash[STATEMENTS] = dict(standin.counts())
+        assert not unlisted(standin.entries()), "\n".join(
+            ["not native, and not in tests/support/databricks_standin/known.py:", *unlisted(standin.entries())]
+        )
+
+
+@pytest.fixture
+def workspace(databricks: Any) -> Iterator[Any]:
+    """The stand-in without tables and without faults."""
+    databricks.order()
+    databricks.clear()
+    yield databricks
+    databricks.order()
 
 
 @pytest.fixture(scope="session")
@@ -97,6 +142,7 @@ class Deployment:
     folder: Path
     root: Path = ROOT
     settings: dict[str, str] = field(default_factory=dict)
+    patience: float = 280
 
     @property
     def files(self) -> Path:
@@ -130,7 +176,7 @@ class Deployment:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=280,
+            timeout=self.patience,
             check=False,
         )
         assert process.returncode == 0, process.stdout[-5000:]

@@ -61,6 +61,16 @@ class LakeRefusedError(LakeError):
     final = True
 
 
+class MissingObjectError(EltError):
+    """There is no object of that key."""
+
+    final = True
+
+
+class ChangedObjectError(EltError):
+    """The object is not the one that was listed any more."""
+
+
 class LoadError(EltError):
     """An extraction could not be loaded; the raw table is what it was before."""
 
@@ -81,6 +91,12 @@ class ReconciliationError(RefusedLoadError):
     """After the load, the raw table would differ from its source by more rows than the stream tolerates."""
 
     kind = "reconciliation"
+
+
+class WarehouseRefusedError(LoadError):
+    """The warehouse lets us in no further: a wrong token, a missing right or catalog; trying again is no use."""
+
+    final = True
 
 
 class WarehouseBusyError(LoadError):

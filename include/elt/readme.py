@@ -18,9 +18,8 @@ def keys_table(model: type[BaseModel]) -> str:
     """The keys of a part of a replication file as a Markdown table."""
     rows = ["| key | default | what it is |", "|---|---|---|"]
     for name, field in model.model_fields.items():
-        default = (
-            "" if field.default is None else f"`{field.default}`".replace("True", "true").replace("False", "false")
-        )
+        nothing = field.default in (None, ())
+        default = "" if nothing else f"`{field.default}`".replace("True", "true").replace("False", "false")
         words = [value for value in get_args(field.annotation) if isinstance(value, str)]
         choice = f" ({' / '.join(words)})" if words else ""
         rows.append(f"| `{name}` | {default} | {field.description}{choice} |")

@@ -56,6 +56,13 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+def _several(value: Any) -> Any:
+    """What YAML gives for one name or a list of them, as a tuple."""
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
 class Meta(_Strict):
     """Our own keys of a stream, under `meta:`. The descriptions of the fields are the documentation."""
 
@@ -94,6 +101,18 @@ class Meta(_Strict):
         description="Sling processes that read the stream at the same time, each a range of the primary key's first"
         " column; the full refresh of an incremental stream is read by one",
     )
+
+    cluster_by: tuple[str, ...] = Field(
+        (),
+        max_length=4,
+        description="Columns by which Databricks clusters the raw table whenever it makes or replaces it",
+    )
+
+    @field_validator("cluster_by", mode="before")
+    @classmethod
+    def _always_several(cls, value: Any) -> Any:
+        """A single column needs no brackets."""
+        return _several(value)
 
     @field_validator("lookback")
     @classmethod
@@ -187,9 +206,7 @@ class Stream(_Strict):
     @classmethod
     def _always_several(cls, value: Any) -> Any:
         """Sling takes a single key without brackets; so do we."""
-        if isinstance(value, str):
-            return (value,)
-        return tuple(value) if isinstance(value, list) else value
+        return _several(value)
 
     @property
     def id(self) -> str:
@@ -474,6 +491,9 @@ def _faults(stream: Stream, contract: Contract) -> Iterator[str]:
             if column not in contract.names:
                 missing = True
                 yield f"{key} {column} is not a column of {stream.table}; there are {', '.join(contract.names)}"
+    for column in stream.meta.cluster_by:
+        if column not in (*contract.names, *contract.added):
+            yield f"meta.cluster_by {column} is not a column of {stream.table}; there are {', '.join(contract.names)}"
     for name, wanted, why in (
         (LOADED_AT, stream.mode == "snapshot", "mode: snapshot"),
         (DELETED_AT, stream.meta.deletes == "soft", "meta.deletes: soft"),

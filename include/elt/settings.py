@@ -48,17 +48,21 @@ def _s3_url(text: str) -> str:
     return text.rstrip("/")
 
 
-def _path_or_s3(given: object) -> object:
-    """A path seen from the project's root, or the URL of a folder in S3."""
+def _place_of_lake(given: object) -> object:
+    """A path seen from the project's root, the URL of a folder in S3, or a folder in a volume of Unity Catalog."""
     if isinstance(given, str) and "://" in given:
         if not given.startswith("s3://"):
-            raise ValueError("a local path or s3://bucket/prefix is needed")
+            raise ValueError("a local path, s3://bucket/prefix or /Volumes/catalog/schema/volume is needed")
         return _s3_url(given)
+    if isinstance(given, str) and re.match(r"/+Volumes(/|$)", given):
+        if not re.fullmatch(r"/Volumes(/[A-Za-z0-9_-][A-Za-z0-9_.-]*){3,}/*", given):
+            raise ValueError("/Volumes/catalog/schema/volume, with or without a folder behind it, is needed")
+        return given.rstrip("/")
     return _from_root(Path(given)) if isinstance(given, str | Path) else given
 
 
 ProjectPath = Annotated[Path, BeforeValidator(_not_a_url), AfterValidator(_from_root)]
-PathOrS3 = Annotated[Path | str, BeforeValidator(_path_or_s3)]
+PlaceOfLake = Annotated[Path | str, BeforeValidator(_place_of_lake)]
 S3Url = Annotated[str, AfterValidator(_s3_url)]
 Seconds = Annotated[int, Field(gt=0, le=7 * 24 * 3600)]
 
@@ -74,21 +78,37 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    warehouse: Literal["duckdb"] = Field("duckdb", description="Warehouse that is loaded and transformed")
+    warehouse: Literal["duckdb", "databricks"] = Field("duckdb", description="Warehouse that is loaded and transformed")
     duckdb_path: ProjectPath = Field(
         Path("data/warehouse.duckdb"), validate_default=True, description="DuckDB file; its folder is made if missing"
     )
-    lake: PathOrS3 = Field(
+    databricks_connection: str = Field(
+        "databricks_default",
+        min_length=1,
+        description="Airflow connection of type `databricks`; see docs/databricks.md",
+    )
+    databricks_catalog: str = Field(
+        "main", pattern=r"^[a-z0-9_]+$", description="Catalog of Unity Catalog that holds this environment's schemas"
+    )
+    databricks_slots: int = Field(
+        4, ge=1, le=128, description="Loads and dbt builds at a time on Databricks (slots of the pool `warehouse`)"
+    )
+    databricks_wake_timeout: Seconds = Field(
+        600, description="Seconds to wait for a SQL warehouse that is stopped, or busy"
+    )
+    lake: PlaceOfLake = Field(
         Path("data/lake"),
         validate_default=True,
-        description="Folder of the typed Parquet files and their manifests: a local path or `s3://bucket/prefix`",
+        description="Folder of the typed Parquet files and their manifests: a local path, `s3://bucket/prefix` or"
+        " `/Volumes/catalog/schema/volume`",
     )
     lake_connection: str = Field(
         "aws_default", min_length=1, description="Airflow connection of type `aws` for a lake in S3"
     )
     scratch: ProjectPath | None = Field(
         None,
-        description="Local folder for what is on its way to or from S3; by default the system's temporary one",
+        description="Local folder for what is on its way to or from S3 or a volume; by default the system's temporary"
+        " one",
     )
     lake_keep: int = Field(
         5, ge=2, le=10_000, description="Extractions kept per stream in the lake; older ones are removed after a load"
@@ -122,6 +142,11 @@ class Settings(BaseSettings):
     load_timeout: Seconds = Field(3600, description="Seconds until a load is given up and rolled back")
     lock_timeout: Seconds = Field(120, description="Seconds a load waits for a DuckDB file that another process holds")
     dbt_timeout: Seconds = Field(7200, description="Seconds until a dbt build is given up")
+    fast_triggerer: bool = Field(
+        True,
+        description="Let the triggerer handle dbt's models more cheaply than Airflow would, see docs/dbt.md; read when"
+        " it starts",
+    )
 
     alerts: str = Field(
         "",
@@ -161,7 +186,15 @@ class Settings(BaseSettings):
 
         A DuckDB file has one writer, so its pool has one slot.
         """
-        return {EXTRACT_POOL: self.extract_slots, WAREHOUSE_POOL: 1}
+        return {
+            EXTRACT_POOL: self.extract_slots,
+            WAREHOUSE_POOL: self.databricks_slots if self.warehouse == "databricks" else 1,
+        }
+
+    @property
+    def wait_timeout(self) -> int:
+        """Seconds that may pass until the warehouse lets us in."""
+        return self.databricks_wake_timeout if self.warehouse == "databricks" else self.lock_timeout
 
     def variables(self) -> dict[str, str]:
         """What a replication file may use under `env:`: the environment, `.env`, and the shop's settings.
@@ -190,7 +223,8 @@ class Settings(BaseSettings):
 
     def dbt_environment(self) -> dict[str, str]:
         """Environment variables that dbt/profiles.yml and the dbt macros read. Holds no secret."""
-        return {
+        catalog = {"DATABRICKS_CATALOG": self.databricks_catalog} if self.warehouse == "databricks" else {}
+        return catalog | {
             "DUCKDB_PATH": str(self.duckdb_path),
             "DBT_SCHEMA_PREFIX": self.schema_prefix,
             "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
@@ -245,10 +279,16 @@ def load_settings(**overrides: Any) -> Settings:
         SettingsError: one line per refused setting with its name, what it got and what is allowed.
     """
     try:
-        return Settings(**overrides)
+        settings = Settings(**overrides)
     except ValidationError as error:
         given = {name.lower(): value for name, value in os.environ.items()} | overrides
         raise SettingsError("\n".join(_sentence(each, given) for each in error.errors())) from None
+    if settings.warehouse == "databricks" and isinstance(settings.lake, Path):
+        raise SettingsError(
+            f"LAKE='{shown(settings.lake)}' is refused with WAREHOUSE=databricks, which cannot read it; allowed:"
+            " /Volumes/catalog/schema/volume or s3://bucket/prefix"
+        )
+    return settings
 
 
 def settings_table() -> str:

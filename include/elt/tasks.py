@@ -100,6 +100,32 @@ def pipeline_params(replication: Replication) -> dict[str, Param]:
             title="dbt models",
             description="Models to build, in dbt's selection syntax, e.g. `+orders` or `tag:mart`. Empty: all.",
         ),
+        "dbt_exclude": Param(
+            None,
+            type=["null", "string"],
+            title="dbt models to leave out",
+            description="Models not to build, in the same syntax.",
+        ),
+        "dbt_vars": Param(
+            {},
+            type="object",
+            title="dbt vars",
+            description="Variables of the dbt project, as `dbt build --vars` takes them. dbt then parses it anew.",
+        ),
+        "event_time_start": Param(
+            None,
+            type=["null", "string"],
+            title="Event time from",
+            description="First event time that microbatch models build, e.g. `2026-01-01`"
+            " (`dbt build --event-time-start`).",
+        ),
+        "event_time_end": Param(
+            None,
+            type=["null", "string"],
+            title="Event time to",
+            description="End of the event time that microbatch models build, not in it itself"
+            " (`dbt build --event-time-end`).",
+        ),
         **(
             {
                 "range_start": Param(
@@ -161,6 +187,29 @@ def _connection(name: str) -> AirflowConnection:
     return found
 
 
+def query_tags(context: Context) -> dict[str, str]:
+    """What a warehouse is told of the task that asks it, so that cost can be told apart by it."""
+    ti = context["ti"]
+    return {"dag": ti.dag_id, "task": ti.task_id, "run": str(context["run_id"])}
+
+
+def dbt_environment(settings: Settings, context: Context) -> dict[str, str]:
+    """The environment of dbt in a task; with Databricks it holds secrets, so it is never a template field of a task.
+
+    Raises:
+        AirflowFailException: the connection is missing or says something that is not understood.
+    """
+    environment = settings.dbt_environment()
+    if settings.warehouse == "databricks":
+        from include.elt.connections.databricks import Workspace
+
+        with _airflow_errors(context):
+            workspace = Workspace.of(_connection(settings.databricks_connection), settings.databricks_catalog)
+        tags = {"project": "jdbt", **query_tags(context)}
+        environment |= workspace.dbt_environment(tags, settings.dbt_timeout)
+    return environment
+
+
 def _span(context: Context) -> Span:
     """What a run asks for: its form, its data interval, whether it is one of a backfill."""
     params, run = context["params"], context["dag_run"]
@@ -213,7 +262,7 @@ class ExtractOperator(BaseOperator):
             contracts = read_contracts()
             check_against(self.replication, contracts)
             contract = contracts[self.stream.table]
-            reading = plan(self.stream, contract, span, self._state)
+            reading = plan(self.stream, contract, span, lambda: self._state(context))
             source = open_source(self.replication, self.stream, contract, self.settings, _connection)
             lake = open_lake(self.settings, _connection)
             self._extraction = Extraction(self.replication, self.stream, contract, self.settings, source, lake)
@@ -225,8 +274,9 @@ class ExtractOperator(BaseOperator):
             "rejected": manifest.rows_rejected,
         }
 
-    def _state(self) -> TableState | None:
-        return open_warehouse(self.settings).state(self.stream.table, self.stream.update_key)
+    def _state(self, context: Context) -> TableState | None:
+        warehouse = open_warehouse(self.settings, _connection, query_tags(context))
+        return warehouse.state(self.stream.table, self.stream.update_key)
 
     def on_kill(self) -> None:
         """End Sling when the task is stopped."""
@@ -253,7 +303,7 @@ class LoadOperator(BaseOperator):
         self.asset = raw_asset(stream.table)
         super().__init__(
             pool=WAREHOUSE_POOL,
-            execution_timeout=timedelta(seconds=settings.load_timeout + settings.lock_timeout) + _MARGIN,
+            execution_timeout=timedelta(seconds=settings.load_timeout + settings.wait_timeout) + _MARGIN,
             outlets=[self.asset],
             **kwargs,
         )
@@ -298,7 +348,7 @@ class LoadOperator(BaseOperator):
                 f"{self.extract_task_id} left no extraction; clear it to extract the stream again"
             )
         with _airflow_errors(context):
-            warehouse = open_warehouse(self.settings)
+            warehouse = open_warehouse(self.settings, _connection, query_tags(context))
             if extracted["location"] is None:
                 before = warehouse.count(self.stream.table)
                 what = _EFFECTS[extracted["mode"]].format(extracted["rows"], before or 0)
@@ -306,13 +356,12 @@ class LoadOperator(BaseOperator):
             contract = read_contracts()[self.stream.table]
             lake = open_lake(self.settings, _connection)
             manifest = lake.read_manifest(extracted["location"])
-            with lake.fetch(extracted["location"], manifest) as folder:
-                try:
-                    result = warehouse.load(manifest, folder, policy)
-                except SchemaChangeError as error:
-                    if policy.on_schema_change != "ask":
-                        raise
-                    self._ask(context, error)
+            try:
+                result = warehouse.load_from(lake, extracted["location"], manifest, policy)
+            except SchemaChangeError as error:
+                if policy.on_schema_change != "ask":
+                    raise
+                self._ask(context, error)
         try:
             lake.prune(self.replication.name, self.stream.id, self.settings.lake_keep)
         except LakeError as error:  # the load is committed; old extractions can wait for the next one

@@ -26,10 +26,10 @@ def test_it_parses_for_databricks_without_a_network(warehouse: Any) -> None:
         "--target",
         "databricks",
         "--show-all-deprecations",
-        DATABRICKS_HOST="warehouse.invalid",
-        DATABRICKS_HTTP_PATH="/sql/1.0/warehouses/none",
+        DBT_DATABRICKS_HOST="warehouse.invalid",
+        DBT_DATABRICKS_HTTP_PATH="/sql/1.0/warehouses/none",
         DATABRICKS_CATALOG="prod",
-        DATABRICKS_CLIENT_ID="nobody",
+        DBT_DATABRICKS_CLIENT_ID="nobody",
         DBT_ENV_SECRET_DATABRICKS_CLIENT_SECRET="do-not-show",
     )
     assert result.returncode == 0, result.output

@@ -99,4 +99,5 @@ def changes(result: LoadResult) -> tuple[int, int, int]:
 
 
 def _plain(value: Any) -> Any:
-    return (value - _START) // timedelta(minutes=1) if isinstance(value, datetime) else value
+    zoned = isinstance(value, datetime) and value.tzinfo is not None
+    return (value - _START) // timedelta(minutes=1) if zoned else value

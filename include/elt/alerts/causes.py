@@ -177,7 +177,10 @@ def _nodes(run: Ended) -> Iterable[Alert]:
     latest: dict[str, Mapping[str, Any]] = {}
     for summary in run.results:
         latest |= {str(node["id"]): node for node in summary.get("nodes", [])}
+    mended = {task.rpartition(".")[2] for task, state in run.states.items() if state == "success"}
     for node in latest.values():
+        if node["name"] in mended:  # its own task has built it again since
+            continue
         where = (run.dag_id, run.run_id, str(node.get("owner") or _owner(run)))
         if node.get("status") == "failed":
             yield Alert(

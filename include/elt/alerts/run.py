@@ -30,6 +30,7 @@ PROCESS_CONTEXT = "_AIRFLOW_PROCESS_CONTEXT"
 """Variable that Airflow sets to `client` in a process of the DAG processor before it reads a DAG file."""
 
 _PROBLEM = "problem"
+_BUILD = "dbt_build"  # include/dbt_watch/group.py, which takes long to import
 
 
 def report_run(context: Any) -> None:
@@ -196,8 +197,8 @@ def results_of(dag_id: str, run_id: str, states: Mapping[str, str] | None = None
     Args:
         dag_id: the DAG.
         run_id: its run.
-        states: state by task, if they are known already. The task that builds the project is called a producer; one
-            that failed may have built its node by itself.
+        states: state by task, if they are known already. One task builds the project; another that failed may have
+            built its node by itself.
     """
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
     from airflow.sdk.execution_time.xcom import XCom
@@ -207,7 +208,7 @@ def results_of(dag_id: str, run_id: str, states: Mapping[str, str] | None = None
     found = []
     for task, state in (states or {}).items():
         name = task.rpartition(".")[2]
-        if name in ("extract", "load") or not (str(state) == "failed" or "producer" in name):
+        if name in ("extract", "load") or not (str(state) == "failed" or name == _BUILD):
             continue
         summary = unpacked(XCom.get_one(key=KEY, dag_id=dag_id, task_id=task, run_id=run_id))
         if summary is not None:

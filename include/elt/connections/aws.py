@@ -33,7 +33,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as NoConnectionError
 
 from include.elt.connections import AirflowConnection
-from include.elt.errors import EltError, SettingsError
+from include.elt.errors import ChangedObjectError, EltError, MissingObjectError, SettingsError
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -62,16 +62,6 @@ _PASSING = frozenset(
     | {"XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
 )
 """Errors of the client's side by their status, which another try may mend all the same."""
-
-
-class MissingObjectError(EltError):
-    """There is no object of that key."""
-
-    final = True
-
-
-class ChangedObjectError(EltError):
-    """The object is not the one that was listed any more."""
 
 
 @dataclass(frozen=True)

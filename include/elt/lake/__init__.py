@@ -4,8 +4,9 @@
                                               rejects.jsonl        rows that did not fit, if the stream rejects them
                                               manifest.json        what is there
 
-An extraction is there when its manifest is: complete, or not at all. A lake is a folder on a local disk (`local`) or in
-an S3 bucket (`s3`); what is on its way lies in a working folder on a local disk (`places`).
+An extraction is there when its manifest is: complete, or not at all. A lake is a folder on a local disk (`local`), in a
+bucket of S3 or in a volume of Unity Catalog (`remote`); what is on its way lies in a working folder on a local disk
+(`places`).
 """
 
 from __future__ import annotations
@@ -209,7 +210,7 @@ def verify(folder: Path, manifest: Manifest) -> list[Path]:
 
 
 class Lake(Protocol):
-    """What every lake can do. A location is what `publish` returned: a path, or an `s3://` URL."""
+    """What every lake can do. A location is what `publish` returned: a path, in a volume too, or an `s3://` URL."""
 
     def workplace(self, replication: str, stream: str) -> AbstractContextManager[Path]:
         """A local folder of its own for one extraction; gone afterwards, whatever happens.
@@ -265,11 +266,11 @@ def open_lake(settings: Settings, look_up: Callable[[str], AirflowConnection] | 
     """The lake that the settings choose.
 
     Args:
-        settings: `LAKE`, `LAKE_CONNECTION`, `SCRATCH`.
-        look_up: gives the Airflow connection of an id; for a lake in S3.
+        settings: `LAKE`, `LAKE_CONNECTION`, `DATABRICKS_CONNECTION`, `SCRATCH`.
+        look_up: gives the Airflow connection of an id; for a lake in S3 or a volume.
 
     Raises:
-        SettingsError: there is no such connection, or it is not one of AWS.
+        SettingsError: there is no such connection, or it is none for such a lake.
     """
     if isinstance(settings.lake, Path):
         from include.elt.lake.local import LocalLake
@@ -277,10 +278,18 @@ def open_lake(settings: Settings, look_up: Callable[[str], AirflowConnection] | 
         return LocalLake(settings.lake)
     if look_up is None:
         raise SettingsError(f"LAKE='{settings.lake}' needs an Airflow connection; here is no Airflow to ask for it")
+    from include.elt.lake.remote import RemoteLake
+
+    if settings.lake.startswith("/Volumes/"):
+        from include.elt.connections.databricks import Workspace
+        from include.elt.connections.databricks_files import Volume
+
+        parts = settings.lake.split("/")
+        workspace = Workspace.of(look_up(settings.databricks_connection), settings.databricks_catalog)
+        return RemoteLake(Volume(workspace, "/".join(parts[:5])), "/".join(parts[5:]), settings.scratch)
     from include.elt.connections.aws import Bucket
     from include.elt.errors import LakeError, LakeRefusedError
-    from include.elt.lake.s3 import S3Lake
 
     name, _, prefix = settings.lake.removeprefix("s3://").partition("/")
     connection = look_up(settings.lake_connection)
-    return S3Lake(Bucket.open(connection, name, lost=LakeError, refused=LakeRefusedError), prefix, settings.scratch)
+    return RemoteLake(Bucket.open(connection, name, lost=LakeError, refused=LakeRefusedError), prefix, settings.scratch)

@@ -7,9 +7,16 @@ import re
 from pathlib import Path
 
 from include.elt.connections import AirflowConnection
-from include.elt.connections.aws import Bucket, ChangedObjectError, MissingObjectError, S3Object
+from include.elt.connections.aws import Bucket, S3Object
 from include.elt.contract import Contract
-from include.elt.errors import DataError, ExtractError, ReplicationError, SourceRefusedError
+from include.elt.errors import (
+    ChangedObjectError,
+    DataError,
+    ExtractError,
+    MissingObjectError,
+    ReplicationError,
+    SourceRefusedError,
+)
 from include.elt.modes import Reading
 from include.elt.replication import Stream
 from include.elt.settings import Settings

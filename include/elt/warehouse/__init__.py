@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
-from include.elt.lake import Manifest
+from include.elt.connections import AirflowConnection
+from include.elt.errors import SettingsError
+from include.elt.lake import Lake, Manifest
 from include.elt.replication import Meta
 from include.elt.settings import Settings
 
@@ -80,12 +82,13 @@ class Warehouse(Protocol):
             WarehouseBusyError: the warehouse is held by another process for too long.
         """
 
-    def load(self, manifest: Manifest, folder: Path, policy: Meta = _DEFAULT) -> LoadResult:
+    def load_from(self, lake: Lake, location: str, manifest: Manifest, policy: Meta = _DEFAULT) -> LoadResult:
         """Load one extraction: all of it, together with its row in the load log, or nothing.
 
         Args:
+            lake: the lake that holds it.
+            location: where in the lake.
             manifest: what was extracted, and in which mode.
-            folder: its files.
             policy: the stream's `meta`: whether it may empty the table, deletes, schema change, reconciliation.
 
         Returns:
@@ -95,15 +98,38 @@ class Warehouse(Protocol):
             LoadError: the extraction is damaged; the raw table is as before.
             RefusedLoadError: it is older than what was loaded last, empty where that is not allowed, does not fit the
                 columns of the raw table, or leaves other counts than the source has.
-            WarehouseBusyError: the warehouse is held by another process for too long.
+            WarehouseBusyError: the warehouse is held by another process for too long, or cannot be reached.
+            WarehouseRefusedError: it lets us in no further.
         """
 
     def count(self, table: str) -> int | None:
         """Rows of a table; None when it does not exist."""
 
 
-def open_warehouse(settings: Settings) -> Warehouse:
-    """The warehouse that the settings choose."""
+def open_warehouse(
+    settings: Settings,
+    look_up: Callable[[str], AirflowConnection] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> Warehouse:
+    """The warehouse that the settings choose.
+
+    Args:
+        settings: settings of the deployment.
+        look_up: gives the Airflow connection of an id; for Databricks.
+        tags: what the warehouse is to note with each statement, where it can: the DAG, the task, the run.
+
+    Raises:
+        SettingsError: the connection is missing or says something that is not understood.
+    """
+    if settings.warehouse == "databricks":
+        if look_up is None:
+            raise SettingsError("WAREHOUSE=databricks needs an Airflow connection; here is no Airflow to ask for it")
+        from include.elt.connections.databricks import Workspace
+        from include.elt.warehouse.databricks import DatabricksWarehouse
+
+        workspace = Workspace.of(look_up(settings.databricks_connection), settings.databricks_catalog)
+        limits = settings.databricks_wake_timeout, settings.load_timeout
+        return DatabricksWarehouse(workspace, settings.databricks_catalog, *limits, tags or {})
     from include.elt.warehouse.duckdb import DuckDBWarehouse
 
     return DuckDBWarehouse(settings.duckdb_path, settings.lock_timeout, settings.load_timeout)

@@ -46,6 +46,16 @@ def window_of(manifest: Manifest) -> Window | None:
     return Window(**manifest.window) if manifest.window else None
 
 
+def files_of(source: dict[str, Any]) -> frozenset[tuple[str, str]]:
+    """Name and sha256 of the files that a manifest names as its source."""
+    entries = source.get("files")
+    return (
+        frozenset((str(each["name"]), str(each["sha256"])) for each in entries)
+        if isinstance(entries, list)
+        else frozenset()
+    )
+
+
 def overlap(one: Window, other: Window, column: Column) -> bool:
     """Whether two ranges of an update key share a value, compared as values of its type."""
 

@@ -290,6 +290,11 @@ class TestDatabases:
         assert (meta.lookback, meta.deletes, meta.on_schema_change, meta.parallel) == ("3 days", "soft", "add", 4)
         assert meta.tolerated(1000) == 5
 
+    @pytest.mark.parametrize(("given", "columns"), [("upd", ("upd",)), ("[upd, id]", ("upd", "id")), ("[]", ())])
+    def test_clustering(self, file: Path, given: str, columns: tuple[str, ...]) -> None:
+        [stream] = read(file, DATABASE + f"    meta: {{cluster_by: {given}}}\n").streams
+        assert stream.meta.cluster_by == columns
+
     def test_a_query_has_any_name_and_keeps_slings_placeholders(self, file: Path) -> None:
         text = DATABASE.replace("public.orders", "open_orders")
         more = "    sql: select * from o where {incremental_where_cond} and s = '{STATE}'\nenv: {STATE: open}\n"
@@ -319,6 +324,7 @@ class TestDatabases:
             ("meta: {reconcile: about}", "meta.reconcile: got 'about'; `exact`"),
             ("meta: {deletes: all}", "meta.deletes: got 'all'"),
             ("meta: {parallel: 0}", "meta.parallel: got 0"),
+            ("meta: {cluster_by: [a, b, c, d, e]}", "meta.cluster_by"),
             ("source_options: {delimiter: ;}", "source_options are for files"),
         ],
     )
@@ -357,6 +363,11 @@ class TestAgainstTheContract:
         assert "meta.deletes: soft adds the column _deleted_at: declare it" in self.found(file, soft, *columns)
         message = self.found(file, DATABASE, *columns, added=("_loaded_at",))
         assert "raw.orders has the column _loaded_at, which only mode: snapshot fills" in message
+
+    def test_columns_to_cluster_by(self, file: Path) -> None:
+        text = DATABASE + "    meta: {cluster_by: nope}\n"
+        message = self.found(file, text, "id bigint", "upd timestamp")
+        assert "meta.cluster_by nope is not a column of raw.orders; there are id, upd" in message
 
     @pytest.mark.parametrize(
         ("lookback", "data_type", "message"),

@@ -41,7 +41,7 @@ def test_the_defaults_need_nothing() -> None:
         ("WAREHOUSE", "snowflake", "'duckdb'"),
         ("WAREHOUSE", "DuckDB", "'duckdb'"),
         ("DUCKDB_PATH", "md:prod://x", "a local path is needed, not a URL"),
-        ("LAKE", "gs://bucket/lake", "a local path or s3://bucket/prefix is needed"),
+        ("LAKE", "gs://bucket/lake", "a local path, s3://bucket/prefix or /Volumes/catalog/schema/volume is needed"),
         ("LAKE", "s3://", "s3://bucket/prefix is needed"),
         ("LAKE", "s3://Bucket/lake", "s3://bucket/prefix is needed"),
         ("LAKE", "s3://bucket/a//b", "s3://bucket/prefix is needed"),
@@ -236,6 +236,27 @@ def test_a_source_without_a_replication_is_refused(monkeypatch: pytest.MonkeyPat
 
 def test_pools() -> None:
     assert settings(extract_slots=7).pools() == {EXTRACT_POOL: 7, WAREHOUSE_POOL: 1}
+
+
+def test_databricks_needs_a_lake_that_it_can_read() -> None:
+    with pytest.raises(SettingsError, match=r"LAKE='data/lake' is refused with WAREHOUSE=databricks"):
+        settings(warehouse="databricks")
+    for lake in ("/Volumes/main/lake/files", "/Volumes/main/lake/files/a/b/", "s3://bucket/lake"):
+        assert settings(warehouse="databricks", lake=lake).lake == lake.rstrip("/")
+
+
+@pytest.mark.parametrize("lake", ["/Volumes", "/Volumes/main/lake", "/Volumes/a/b/c/../d", "/Volumes/a/b/c d"])
+def test_a_volume_has_three_names(lake: str) -> None:
+    with pytest.raises(SettingsError, match="/Volumes/catalog/schema/volume"):
+        settings(lake=lake)
+
+
+def test_databricks_has_several_slots_and_waits_longer() -> None:
+    given = settings(warehouse="databricks", lake="s3://bucket", databricks_slots=9, databricks_catalog="prod")
+    assert given.pools()[WAREHOUSE_POOL] == 9
+    assert given.wait_timeout == given.databricks_wake_timeout > settings().wait_timeout
+    assert given.dbt_environment()["DATABRICKS_CATALOG"] == "prod"
+    assert "DATABRICKS_CATALOG" not in settings().dbt_environment()
 
 
 def test_the_environment_of_dbt_is_text_without_secrets(tmp_path: Path) -> None:

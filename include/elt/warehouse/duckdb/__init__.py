@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 
 from include.elt.errors import LoadError
-from include.elt.lake import Manifest, verify
+from include.elt.lake import Lake, Manifest, verify
 from include.elt.paths import shown
 from include.elt.replication import Meta
 from include.elt.sql import quoted
@@ -38,8 +38,13 @@ class DuckDBWarehouse:
         self.lock_timeout = lock_timeout
         self.load_timeout = load_timeout
 
+    def load_from(self, lake: Lake, location: str, manifest: Manifest, policy: Meta = _DEFAULT) -> LoadResult:
+        """Load one extraction of a lake; see `Warehouse.load_from`."""
+        with lake.fetch(location, manifest) as folder:
+            return self.load(manifest, folder, policy)
+
     def load(self, manifest: Manifest, folder: Path, policy: Meta = _DEFAULT) -> LoadResult:
-        """Load one extraction; see `Warehouse.load`."""
+        """Load one extraction from a local folder with its files; for the rest see `Warehouse.load_from`."""
         started = time.monotonic()
         files = verify(folder, manifest)
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ from include.elt.replication import Meta
 from include.elt.sql import literal, parquet, quoted
 from include.elt.warehouse.duckdb import loadlog
 from include.elt.warehouse.duckdb.table import ZONED, Table, contract_type, duckdb_type, exact, one
-from include.elt.warehouse.rules import check_counts, check_order, window_of
+from include.elt.warehouse.rules import check_counts, check_order, files_of, window_of
 from include.elt.warehouse.schema import compare, decide, in_words, way_out
 
 log = logging.getLogger("include.elt.warehouse.duckdb")
@@ -323,7 +323,7 @@ class Load:
     def _refuse_part(self) -> None:
         """Refuse to fill a table that is not there with the latest rows only, as if the others had never been."""
         window = window_of(self.manifest)
-        known = loadlog.files(self.sql, self.table.name) - loadlog.files_of(self.manifest.source)
+        known = loadlog.files(self.sql, self.table.name) - files_of(self.manifest.source)
         if self.manifest.mode == "incremental" and (known or (window and window.lower is not None)):
             raise RefusedLoadError(
                 f"{self.table.name}: the table is gone, and this extraction holds only what is new; clear the extract"

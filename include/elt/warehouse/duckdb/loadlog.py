@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
-from typing import Any
 
 import duckdb
 
 from include.elt.lake import Manifest
 from include.elt.sql import literal, quoted
 from include.elt.warehouse import LOAD_LOG, LoadResult
-from include.elt.warehouse.rules import Loaded
+from include.elt.warehouse.rules import Loaded, files_of
 
 _COLUMNS = {
     "manifest_id": "VARCHAR NOT NULL UNIQUE",
@@ -111,16 +110,6 @@ def files(sql: duckdb.DuckDBPyConnection, table: str) -> frozenset[tuple[str, st
     since = _since_made(table, "OR mode = 'full-refresh'")
     rows = sql.execute(f"SELECT source FROM {LOAD_LOG} WHERE {since} AND source IS NOT NULL")
     return frozenset(pair for (text,) in rows.fetchall() for pair in files_of(json.loads(text)))
-
-
-def files_of(source: dict[str, Any]) -> frozenset[tuple[str, str]]:
-    """Name and sha256 of the files that a manifest names as its source."""
-    entries = source.get("files")
-    return (
-        frozenset((str(each["name"]), str(each["sha256"])) for each in entries)
-        if isinstance(entries, list)
-        else frozenset()
-    )
 
 
 def record(sql: duckdb.DuckDBPyConnection, manifest: Manifest, result: LoadResult, *, created: bool) -> None:

@@ -13,8 +13,15 @@ from moto.iam.models import iam_backends
 
 from include.elt import tasks
 from include.elt.connections import secrets_of
-from include.elt.connections.aws import Bucket, ChangedObjectError, MissingObjectError, s3_client
-from include.elt.errors import EltError, ExtractError, SettingsError, SourceRefusedError
+from include.elt.connections.aws import Bucket, s3_client
+from include.elt.errors import (
+    ChangedObjectError,
+    EltError,
+    ExtractError,
+    MissingObjectError,
+    SettingsError,
+    SourceRefusedError,
+)
 from tests.support.s3 import ACCOUNT, REGION, SECRET
 
 

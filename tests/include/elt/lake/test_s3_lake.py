@@ -23,7 +23,7 @@ from include.elt.connections.aws import Bucket
 from include.elt.errors import LakeError, LakeRefusedError, LoadError, SettingsError
 from include.elt.extract import Extraction
 from include.elt.lake import MANIFEST, open_lake
-from include.elt.lake.s3 import S3Lake
+from include.elt.lake.remote import RemoteLake
 from include.elt.paths import ROOT
 from include.elt.replication import Replication
 from include.elt.sql import literal
@@ -32,7 +32,7 @@ from tests.support.elt import Bench, rows_of
 ROWS = "SELECT 1::BIGINT AS id, 'x' AS a"
 MANY = "SELECT range AS id, repeat(md5(range::VARCHAR), 4) AS a FROM range(200_000)"  # about 8 MB
 
-MakeLake = Callable[..., S3Lake]
+MakeLake = Callable[..., RemoteLake]
 
 
 @pytest.fixture
@@ -44,21 +44,21 @@ def bucket(s3: Any) -> str:
 def make(s3: Any, bucket: str, bench: Bench) -> MakeLake:
     """Opens the lake `s3://<bucket>/my/lake` by a connection of its own."""
 
-    def lake(prefix: str = "my/lake", **connection: Any) -> S3Lake:
+    def lake(prefix: str = "my/lake", **connection: Any) -> RemoteLake:
         settings = bench.settings(lake=f"s3://{bucket}/{prefix}".rstrip("/"), scratch=bench.root / "scratch")
         opened = open_lake(settings, lambda name: s3.connection(name, **connection))
-        assert isinstance(opened, S3Lake)
+        assert isinstance(opened, RemoteLake)
         return opened
 
     return lake
 
 
 @pytest.fixture
-def lake(make: MakeLake) -> S3Lake:
+def lake(make: MakeLake) -> RemoteLake:
     return make()
 
 
-def left(lake: S3Lake) -> list[Path]:
+def left(lake: RemoteLake) -> list[Path]:
     return list(lake.scratch.glob("*"))
 
 
@@ -77,7 +77,9 @@ def test_what_comes_back_is_what_went(bench: Bench, make: MakeLake, s3: Any, buc
     assert left(lake) == []
 
 
-def test_an_extraction_arrives_with_its_rejects_and_its_keys(bench: Bench, lake: S3Lake, s3: Any, bucket: str) -> None:
+def test_an_extraction_arrives_with_its_rejects_and_its_keys(
+    bench: Bench, lake: RemoteLake, s3: Any, bucket: str
+) -> None:
     with lake.workplace("shop", "orders") as work:
         (work / "a.parquet").write_bytes(b"a")
         (work / "keys.parquet").write_bytes(b"keys")
@@ -98,7 +100,7 @@ def test_an_extraction_arrives_with_its_rejects_and_its_keys(bench: Bench, lake:
 
 
 def test_every_body_carries_a_digest_that_s3_checks_and_the_manifest_comes_last(
-    bench: Bench, lake: S3Lake, s3: Any
+    bench: Bench, lake: RemoteLake, s3: Any
 ) -> None:
     s3.requests.clear()
     bench.publish_to(lake, ROWS)
@@ -120,7 +122,7 @@ def test_a_server_without_checksums_gets_none_but_a_signed_body(bench: Bench, ma
 
 
 def test_bytes_that_change_on_the_way_are_refused_and_nothing_is_there(
-    bench: Bench, lake: S3Lake, s3: Any, bucket: str, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, lake: RemoteLake, s3: Any, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload = Bucket.upload
     monkeypatch.setattr(Bucket, "upload", lambda self, file, key, sha256: upload(self, file, key, "0" * 64))
@@ -137,7 +139,7 @@ class TestLargeFiles:
     def small_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(aws, "LARGE", 24 * 1024 * 1024)  # so parts of 6 MB; S3 takes none below 5
 
-    def published(self, lake: S3Lake, bench: Bench, megabytes: int) -> tuple[Any, str]:
+    def published(self, lake: RemoteLake, bench: Bench, megabytes: int) -> tuple[Any, str]:
         with lake.workplace("shop", "orders") as work:
             file = work / "part-00000.parquet"
             file.write_bytes(os.urandom(1024 * 1024) * megabytes)
@@ -146,7 +148,7 @@ class TestLargeFiles:
             manifest = replace(manifest, files=(replace(manifest.files[0], sha256=digest),))
             return manifest, lake.publish(work, manifest)
 
-    def test_go_in_parts_each_with_a_digest(self, bench: Bench, lake: S3Lake, s3: Any) -> None:
+    def test_go_in_parts_each_with_a_digest(self, bench: Bench, lake: RemoteLake, s3: Any) -> None:
         manifest, location = self.published(lake, bench, 25)
 
         parts = [headers for method, path, headers in s3.requests if method == "PUT" and "partNumber=" in path]
@@ -155,7 +157,7 @@ class TestLargeFiles:
         with lake.fetch(location, manifest) as folder:
             assert (folder / "part-00000.parquet").stat().st_size == 25 * 1024 * 1024
 
-    def test_a_part_that_fails_is_sent_again(self, bench: Bench, lake: S3Lake, s3: Any) -> None:
+    def test_a_part_that_fails_is_sent_again(self, bench: Bench, lake: RemoteLake, s3: Any) -> None:
         failures = [(503, "SlowDown", "slower")] * 2
         s3.faults.append(
             lambda environ: failures.pop() if "partNumber=3" in environ["QUERY_STRING"] and failures else None
@@ -165,7 +167,7 @@ class TestLargeFiles:
         with lake.fetch(location, manifest):
             assert failures == []
 
-    def test_one_that_fails_for_good_leaves_nothing(self, bench: Bench, lake: S3Lake, s3: Any, bucket: str) -> None:
+    def test_one_that_fails_for_good_leaves_nothing(self, bench: Bench, lake: RemoteLake, s3: Any, bucket: str) -> None:
         s3.faults.append(
             lambda environ: (403, "AccessDenied", "no") if "partNumber=3" in environ["QUERY_STRING"] else None
         )
@@ -175,7 +177,7 @@ class TestLargeFiles:
         assert s3.keys(bucket) == []
         assert "Uploads" not in s3.client().list_multipart_uploads(Bucket=bucket)
 
-    def test_memory_stays_flat(self, bench: Bench, lake: S3Lake, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_memory_stays_flat(self, bench: Bench, lake: RemoteLake, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """moto holds the object in this process, so only the download is measured."""
         monkeypatch.setattr(aws, "LARGE", 1024**3)
         manifest, location = self.published(lake, bench, 40)
@@ -256,7 +258,7 @@ def test_two_extractions_at_once_do_not_meet(bench: Bench, make: MakeLake) -> No
 
 
 class TestFetch:
-    def test_a_missing_file(self, bench: Bench, lake: S3Lake, s3: Any, bucket: str) -> None:
+    def test_a_missing_file(self, bench: Bench, lake: RemoteLake, s3: Any, bucket: str) -> None:
         manifest, location = bench.publish_to(lake, ROWS)
         s3.client().delete_object(Bucket=bucket, Key=f"{location.removeprefix(f's3://{bucket}/')}/part-00000.parquet")
         with (
@@ -267,7 +269,7 @@ class TestFetch:
         assert left(lake) == []
 
     @pytest.mark.parametrize("how", ["one bit", "cut", "longer", "empty"])
-    def test_a_damaged_file(self, bench: Bench, lake: S3Lake, s3: Any, bucket: str, how: str) -> None:
+    def test_a_damaged_file(self, bench: Bench, lake: RemoteLake, s3: Any, bucket: str, how: str) -> None:
         manifest, location = bench.publish_to(lake, ROWS)
         key = f"{location.removeprefix(f's3://{bucket}/')}/part-00000.parquet"
         content = s3.client().get_object(Bucket=bucket, Key=key)["Body"].read()
@@ -281,7 +283,7 @@ class TestFetch:
             pass
         assert left(lake) == []
 
-    def test_goes_on_where_the_connection_was_lost(self, bench: Bench, lake: S3Lake, s3: Any) -> None:
+    def test_goes_on_where_the_connection_was_lost(self, bench: Bench, lake: RemoteLake, s3: Any) -> None:
         manifest, location = bench.publish_to(lake, MANY)
         path = f"{location.removeprefix('s3:/')}/part-00000.parquet"
         s3.cut[path] = 3_000_000
@@ -292,7 +294,7 @@ class TestFetch:
         assert [headers.get("range") for _, _, headers in s3.requests] == [None, "bytes=3000000-"]
 
     def test_a_file_that_is_replaced_while_the_connection_is_lost(
-        self, bench: Bench, lake: S3Lake, s3: Any, bucket: str
+        self, bench: Bench, lake: RemoteLake, s3: Any, bucket: str
     ) -> None:
         manifest, location = bench.publish_to(lake, MANY)
         key = f"{location.removeprefix(f's3://{bucket}/')}/part-00000.parquet"
@@ -310,14 +312,14 @@ class TestFetch:
         ):
             pass
 
-    def test_a_location_of_another_lake(self, bench: Bench, lake: S3Lake, make: MakeLake) -> None:
+    def test_a_location_of_another_lake(self, bench: Bench, lake: RemoteLake, make: MakeLake) -> None:
         manifest, location = bench.publish_to(make("other"), ROWS)
         with pytest.raises(LoadError, match=rf"{location} is not in the lake s3://.*/my/lake/; clear the extract task"):
             lake.read_manifest(location)
         with pytest.raises(LoadError, match=r"/tmp/x is not in the lake"), lake.fetch("/tmp/x", manifest):
             pass
 
-    def test_a_manifest_that_is_none(self, bench: Bench, lake: S3Lake, s3: Any, bucket: str) -> None:
+    def test_a_manifest_that_is_none(self, bench: Bench, lake: RemoteLake, s3: Any, bucket: str) -> None:
         _, location = bench.publish_to(lake, ROWS)
         s3.client().put_object(
             Bucket=bucket, Key=f"{location.removeprefix(f's3://{bucket}/')}/{MANIFEST}", Body=b'{"files": 1}'
@@ -327,7 +329,7 @@ class TestFetch:
 
 
 class TestPrune:
-    def published(self, bench: Bench, lake: S3Lake, s3: Any, count: int) -> list[str]:
+    def published(self, bench: Bench, lake: RemoteLake, s3: Any, count: int) -> list[str]:
         """Extractions that are a minute apart, oldest first."""
         locations = [bench.publish_to(lake, ROWS, run_id=f"run_{9 - number}")[1] for number in range(count)]
         for number, location in enumerate(locations):
@@ -336,21 +338,21 @@ class TestPrune:
         return locations
 
     @pytest.mark.parametrize("keep", [1, 2, 4, 9])
-    def test_keeps_the_newest(self, bench: Bench, lake: S3Lake, s3: Any, bucket: str, keep: int) -> None:
+    def test_keeps_the_newest(self, bench: Bench, lake: RemoteLake, s3: Any, bucket: str, keep: int) -> None:
         locations = self.published(bench, lake, s3, 4)
         removed = lake.prune("shop", "orders", keep)
         assert sorted(removed) == sorted(locations[: max(0, 4 - keep)])
         kept = {f"s3://{bucket}/{key.rsplit('/', 1)[0]}" for key in s3.keys(bucket)}
         assert kept == set(locations[max(0, 4 - keep) :])
 
-    def test_removes_the_manifest_first(self, bench: Bench, lake: S3Lake, s3: Any) -> None:
+    def test_removes_the_manifest_first(self, bench: Bench, lake: RemoteLake, s3: Any) -> None:
         [old, *_] = self.published(bench, lake, s3, 3)
         s3.requests.clear()
         lake.prune("shop", "orders", 2)
         deleted = [path for method, path, _ in s3.requests if method == "DELETE"]
         assert deleted == [f"/{old.removeprefix('s3://')}/{name}" for name in (MANIFEST, "part-00000.parquet")]
 
-    def test_of_another_stream_removes_nothing(self, bench: Bench, lake: S3Lake, s3: Any, bucket: str) -> None:
+    def test_of_another_stream_removes_nothing(self, bench: Bench, lake: RemoteLake, s3: Any, bucket: str) -> None:
         self.published(bench, lake, s3, 2)
         s3.client().put_object(Bucket=bucket, Key="my/lake/shop/orders_old/run--1/manifest.json", Body=b"")
         s3.client().put_object(Bucket=bucket, Key="my/lake/shop/orders_old/run--2/manifest.json", Body=b"")
@@ -359,7 +361,7 @@ class TestPrune:
         assert len(lake.prune("shop", "orders", 1)) == 1
         assert len(s3.keys(bucket)) == len(before) - 2
 
-    def test_sees_more_than_a_page(self, lake: S3Lake, s3: Any, bucket: str) -> None:
+    def test_sees_more_than_a_page(self, lake: RemoteLake, s3: Any, bucket: str) -> None:
         client = s3.client()
 
         def put(number: int) -> None:
@@ -413,7 +415,7 @@ class TestErrors:
             lake.prune("shop", "orders", 1)
         assert lake.read_manifest(location) == manifest
 
-    def test_a_scratch_folder_of_somebody_else(self, lake: S3Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_scratch_folder_of_somebody_else(self, lake: RemoteLake, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "getuid", lambda: 12345)
         with (
             pytest.raises(LakeRefusedError, match="belongs to somebody else; choose a folder with SCRATCH"),
@@ -421,6 +423,6 @@ class TestErrors:
         ):
             pass
 
-    def test_the_scratch_folder_is_private(self, lake: S3Lake) -> None:
+    def test_the_scratch_folder_is_private(self, lake: RemoteLake) -> None:
         with lake.workplace("shop", "orders") as folder:
             assert folder.parent.stat().st_mode & 0o077 == 0

@@ -1,6 +1,7 @@
-"""A lake in an S3 bucket. An extraction is there when its manifest is, which is written last and removed first.
+"""A lake in a store of objects: a bucket of S3, or a volume of Unity Catalog.
 
-Working folders lie on a local disk, because Sling and DuckDB write and read files there.
+An extraction is there when its manifest is, which is written last and removed first. Working folders lie on a local
+disk, because Sling and DuckDB write and read files there.
 """
 
 from __future__ import annotations
@@ -9,37 +10,85 @@ import hashlib
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
-from include.elt.connections.aws import Bucket, ChangedObjectError, MissingObjectError, S3Object
-from include.elt.errors import LakeRefusedError, LoadError
+from include.elt.errors import ChangedObjectError, LakeRefusedError, LoadError, MissingObjectError
 from include.elt.lake import ABANDONED, MANIFEST, Manifest, damaged, manifest_text, missing, parse_manifest, slug
 from include.elt.lake.places import Places
 from include.elt.paths import shown
 
 
-class S3Lake:
-    """A lake in S3; see `Lake`.
+class Stored(Protocol):
+    """An object as its store lists it."""
+
+    @property
+    def key(self) -> str:
+        """Its key."""
+
+    @property
+    def modified(self) -> datetime:
+        """When it was written."""
+
+
+class Arrived(Protocol):
+    """What a download brought."""
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal digest of its bytes, computed here."""
+
+
+class Store(Protocol):
+    """A store of objects. Each method raises LakeError, or LakeRefusedError where trying again is no use."""
+
+    def url(self, key: str) -> str:
+        """The URL of an object."""
+
+    def check(self, prefix: str) -> None:
+        """Learn whether the store can be reached and we may list it."""
+
+    def objects(self, prefix: str) -> Iterable[Stored]:
+        """All objects whose keys begin with `prefix`, which ends with a slash."""
+
+    def read(self, key: str) -> bytes:
+        """The content of a small object; MissingObjectError without one."""
+
+    def download(self, key: str, target: Path) -> Arrived:
+        """Write an object to a file; MissingObjectError without one."""
+
+    def upload(self, file: Path, key: str, sha256: str) -> object:
+        """Send a file of that digest; it is there as a whole or not at all."""
+
+    def write(self, key: str, content: bytes) -> None:
+        """Make a small object, in one step."""
+
+    def delete(self, key: str) -> None:
+        """Remove an object; one that is not there is no error."""
+
+
+class RemoteLake:
+    """A lake in a store of objects; see `Lake`.
 
     Args:
-        bucket: the bucket.
-        prefix: what the keys of the lake begin with; empty for the whole bucket.
+        store: the bucket or volume.
+        prefix: what the keys of the lake begin with; empty for the whole store.
         scratch: local folder for what is on its way; by default the system's temporary one.
     """
 
-    def __init__(self, bucket: Bucket, prefix: str, scratch: Path | None = None) -> None:
-        self.bucket = bucket
+    def __init__(self, store: Store, prefix: str, scratch: Path | None = None) -> None:
+        self.store = store
         self.prefix = prefix.strip("/")
         self.scratch = (scratch or Path(tempfile.gettempdir())) / f"elt-lake-{os.getuid()}"
         self._places = Places(self.scratch, 0o700)  # the data is nobody else's business
 
     @contextmanager
     def workplace(self, replication: str, stream: str) -> Iterator[Path]:
-        """A local folder, after a look whether the bucket lets us in; see `Lake.workplace`."""
-        self.bucket.check(self._stream(replication, stream))
+        """A local folder, after a look whether the store lets us in; see `Lake.workplace`."""
+        self.store.check(self._stream(replication, stream))
         with self._place(replication, stream) as folder:
             yield folder
 
@@ -48,17 +97,17 @@ class S3Lake:
         place = self._stream(manifest.replication, manifest.stream) + manifest.folder
         known = {file.name: file.sha256 for file in manifest.everything}
         for file in sorted(folder.iterdir()):
-            self.bucket.upload(file, f"{place}/{file.name}", known.get(file.name) or _sha256(file))
-        self.bucket.write(f"{place}/{MANIFEST}", manifest_text(manifest).encode())
-        return self.bucket.url(place)
+            self.store.upload(file, f"{place}/{file.name}", known.get(file.name) or _sha256(file))
+        self.store.write(f"{place}/{MANIFEST}", manifest_text(manifest).encode())
+        return self.store.url(place)
 
     def read_manifest(self, location: str) -> Manifest:
         """Read the manifest of an extraction; see `Lake.read_manifest`."""
         key = f"{self._key(location)}/{MANIFEST}"
         try:
-            return parse_manifest(self.bucket.read(key), self.bucket.url(key))
+            return parse_manifest(self.store.read(key), self.store.url(key))
         except MissingObjectError:
-            raise LoadError(missing(self.bucket.url(key))) from None
+            raise LoadError(missing(self.store.url(key))) from None
 
     @contextmanager
     def fetch(self, location: str, manifest: Manifest) -> Iterator[Path]:
@@ -68,20 +117,20 @@ class S3Lake:
             for file in manifest.everything:
                 key = f"{place}/{file.name}"
                 try:
-                    found = self.bucket.download(key, folder / file.name)
+                    found = self.store.download(key, folder / file.name)
                 except MissingObjectError:
-                    raise LoadError(missing(self.bucket.url(key))) from None
+                    raise LoadError(missing(self.store.url(key))) from None
                 except ChangedObjectError:
-                    raise LoadError(damaged(self.bucket.url(key))) from None
+                    raise LoadError(damaged(self.store.url(key))) from None
                 if found.sha256 != file.sha256:
-                    raise LoadError(damaged(self.bucket.url(key)))
+                    raise LoadError(damaged(self.store.url(key)))
             yield folder
 
     def prune(self, replication: str, stream: str, keep: int) -> list[str]:
         """Remove old extractions, the manifest first; see `Lake.prune`."""
         place = self._stream(replication, stream)
-        folders: dict[str, dict[str, S3Object]] = defaultdict(dict)
-        for each in self.bucket.objects(place):
+        folders: dict[str, dict[str, Stored]] = defaultdict(dict)
+        for each in self.store.objects(place):
             folder, _, name = each.key.removeprefix(place).partition("/")
             folders[folder][name] = each
         whole = [folder for folder, files in folders.items() if MANIFEST in files]
@@ -94,8 +143,8 @@ class S3Lake:
         ]
         for folder in (*whole[keep:], *left):
             for name in sorted(folders[folder], key=lambda name: name != MANIFEST):
-                self.bucket.delete(folders[folder][name].key)
-        return [self.bucket.url(place + folder) for folder in whole[keep:]]
+                self.store.delete(folders[folder][name].key)
+        return [self.store.url(place + folder) for folder in whole[keep:]]
 
     @contextmanager
     def _place(self, replication: str, stream: str) -> Iterator[Path]:
@@ -111,10 +160,10 @@ class S3Lake:
 
     def _key(self, location: str) -> str:
         """What the keys of an extraction begin with."""
-        root = self.bucket.url(f"{self.prefix}/" if self.prefix else "")
+        root = self.store.url(f"{self.prefix}/" if self.prefix else "")
         if not location.startswith(root):
             raise LoadError(f"{location} is not in the lake {root}; clear the extract task to extract the stream again")
-        return location.removeprefix(self.bucket.url(""))
+        return location.removeprefix(self.store.url(""))
 
 
 def _sha256(file: Path) -> str:

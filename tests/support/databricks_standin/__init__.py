@@ -1,0 +1,1 @@
+"""A Databricks workspace for tests, at the wire: see README.md in this folder."""
