@@ -38,8 +38,12 @@ test-databricks: manifest ## the tests on a local stand-in for Databricks, in an
 smoke-databricks: setup ## the sample shop through your workspace, in schemas of its own (docs/databricks.md says what it needs)
 	.venv/bin/python -m include.elt.smoke
 
-check: setup ## validate every replication against the contracts, without running anything
+check: manifest ## validate replications against contracts, silences, and the generated documents; runs nothing
 	.venv/bin/python -m include.elt.check
+	AIRFLOW__LOGGING__LOGGING_LEVEL=ERROR .venv/bin/python -m include.elt.documentation --check
+
+bench-page: setup ## the page's API with 1,000 streams x 20 loads and 2,000 models: seconds and queries
+	.venv/bin/python -m benchmarks.page
 
 lint: setup ## style of the code and of the documentation
 	.venv/bin/ruff check .
@@ -86,6 +90,9 @@ sample-data: setup ## write the sample files again from their seed
 
 readme: setup ## write the generated parts of README.md again
 	.venv/bin/python -m include.elt.readme
+
+docs: manifest ## write docs/DAGS.md, docs/DATA.md and docs/metrics.md again
+	AIRFLOW__LOGGING__LOGGING_LEVEL=ERROR .venv/bin/python -m include.elt.documentation
 
 format: setup ## bring the code into its style
 	.venv/bin/ruff check --fix .

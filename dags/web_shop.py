@@ -18,6 +18,7 @@ from datetime import timedelta
 import pendulum
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
+from include.elt.alerts.run import report_run, run_deadline
 from include.elt.paths import REPLICATIONS
 from include.elt.replication import read_replication
 from include.elt.settings import load_settings
@@ -34,6 +35,9 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=6),
+    deadline=run_deadline(web, after=timedelta(hours=2)),
+    on_success_callback=report_run,
+    on_failure_callback=report_run,
     default_args=DEFAULT_ARGS,
     params=pipeline_params(web),
     tags=["elt", "web"],

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.table import Table
 
+from include.elt.alerts.silences import read_silences
 from include.elt.contract import read_contracts
 from include.elt.errors import EltError
 from include.elt.paths import REPLICATIONS, shown
@@ -28,6 +30,7 @@ def main() -> int:
         settings.shop_replication()
         settings.sling()
         contracts = read_contracts()
+        silences = read_silences()
     except EltError as error:
         console.print(f"[red]{error}[/red]", soft_wrap=True)
         return 1
@@ -48,6 +51,11 @@ def main() -> int:
                 str(len(contracts[stream.table].columns)),
             )
     console.print(table)
+    for silence in silences:
+        if silence.until < datetime.now(UTC).date():
+            console.print(
+                f"[yellow]silence ended on {silence.until}, remove it: {silence.reason}[/yellow]", soft_wrap=True
+            )
     for fault in faults:
         console.print(fault, style="red", markup=False, soft_wrap=True)
     print(f"{shown(REPLICATIONS)}: {table.row_count} streams are right, {len(faults)} replications are not")

@@ -35,8 +35,9 @@ class Wanted:
     @property
     def advice(self) -> str:
         """What to do about other columns; the end of a message."""
-        if self.on_schema_change == "add":
-            return "; meta.on_schema_change: add has no types to add from files: add the column to sources.yml"
+        if self.on_schema_change in ("add", "ask"):
+            policy = f"meta.on_schema_change: {self.on_schema_change}"
+            return f"; {policy} has no types to add from files: add the column to sources.yml"
         return ". If the source changed on purpose, change the contract in sources.yml too"
 
     @property

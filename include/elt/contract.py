@@ -42,6 +42,9 @@ TYPES = (
 """Column types a contract may use, as they are written in `data_type`."""
 
 
+_PERIODS = {"minute": 60, "hour": 3600, "day": 24 * 3600}
+"""Seconds of dbt's periods of freshness."""
+
 LOADED_AT = "_loaded_at"
 """Column of a raw table in mode `snapshot`: when the rows were read."""
 
@@ -203,6 +206,8 @@ class Contract:
         columns: the columns that come from the source, in their order.
         file: the YAML file that says so.
         added: names of the columns that the load adds; see `ADDED`.
+        late_after: seconds after its last load when the table is late, dbt's `warn_after`; None where nobody waits.
+        stale_after: seconds when what depends on it is not built any more, dbt's `error_after`.
     """
 
     table: str
@@ -210,6 +215,8 @@ class Contract:
     columns: tuple[Column, ...]
     file: Path
     added: tuple[str, ...] = ()
+    late_after: int | None = None
+    stale_after: int | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -282,7 +289,19 @@ def _contracts(document: dict[str, Any], file: Path) -> Iterator[Contract]:
                         f" got {column.data_type!r}"
                     )
             name = f"{source['name']}.{entry['name']}"
-            yield Contract(table, name, columns, file, tuple(column.name for column in added))
+            late, stale = (_freshness(source, entry, key) for key in ("warn_after", "error_after"))
+            yield Contract(table, name, columns, file, tuple(column.name for column in added), late, stale)
+
+
+def _freshness(source: dict[str, Any], entry: dict[str, Any], key: str) -> int | None:
+    """Seconds of one of dbt's two limits of freshness; the table's own one, else that of its source."""
+    for each in (entry, source):
+        for place in (each.get("config") or {}, each):
+            if "freshness" in place:
+                limit = (place["freshness"] or {}).get(key) or {}
+                seconds = _PERIODS.get(str(limit.get("period")))
+                return int(limit["count"]) * seconds if seconds and limit.get("count") is not None else None
+    return None
 
 
 def read_contracts(project: Path = DBT_PROJECT) -> dict[str, Contract]:

@@ -10,9 +10,11 @@ class EltError(Exception):
 
     Attributes:
         final: whether trying again is no use.
+        kind: what an alert about it is called.
     """
 
     final: ClassVar[bool] = False
+    kind: ClassVar[str] = "failed stream"
 
 
 class SettingsError(EltError):
@@ -77,6 +79,18 @@ class RefusedLoadError(LoadError):
     """A load would lose rows or bring old ones back; trying again does not help."""
 
     final = True
+
+
+class SchemaChangeError(RefusedLoadError):
+    """Source, contract and raw table have different columns, and the stream's policy allows no change."""
+
+    kind = "schema change"
+
+
+class ReconciliationError(RefusedLoadError):
+    """After the load, the raw table would differ from its source by more rows than the stream tolerates."""
+
+    kind = "reconciliation"
 
 
 class WarehouseRefusedError(LoadError):

@@ -40,7 +40,7 @@ Mode = Literal["full-refresh", "incremental", "backfill", "snapshot"]
 Format = Literal["csv", "jsonl", "parquet", "xlsx"]
 """How a file is written."""
 
-SchemaChange = Literal["fail", "add", "ignore"]
+SchemaChange = Literal["fail", "add", "ignore", "ask"]
 """What happens when the columns of source, contract and raw table differ."""
 
 _WILDCARDS = {"*", "?"}
@@ -86,7 +86,8 @@ class Meta(_Strict):
     on_schema_change: SchemaChange = Field(
         "fail",
         description="What happens when source, contract and raw table have different columns: `fail`; `add` columns and"
-        " widen types in the raw table; or `ignore` what is not common to them",
+        " widen types in the raw table; `ignore` what is not common to them; or `ask` a person in Airflow (*Required"
+        " actions*) before the raw table is changed like that. A full refresh takes the contract's columns",
     )
     reconcile: int | str | None = Field(
         None,

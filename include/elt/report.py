@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from include.elt.lake import slug
+from include.elt.results import node_of_test, status_of
 
 EXTRACT_TASK, LOAD_TASK = "extract", "load"
 """Names of a stream's two tasks, in a task group that is named like the stream."""
@@ -30,7 +31,6 @@ _BUILT = ("model", "snapshot", "seed")
 _UNFINISHED = frozenset({None, "scheduled", "queued", "running", "deferred", "up_for_retry", "up_for_reschedule"})
 _STATUS_STYLE = {"ok": "green", "failed": "bold red", "warn": "yellow", "skipped": "yellow", "not run": "yellow"}
 _TASK_STATUS = {"success": "ok", "failed": "failed", "upstream_failed": "not run", "skipped": "skipped"}
-_DBT_STATUS = {"success": "ok", "pass": "ok", "error": "failed", "fail": "failed", "runtime error": "failed"}
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class ModelResult:
 
     def add_test(self, status: str) -> None:
         """Count a test with dbt's status for it."""
-        self.tests[_DBT_STATUS.get(status, status)] += 1
+        self.tests[status_of(status)] += 1
 
 
 def stream_results(events: Iterable[Mapping[str, Any]], states: Mapping[str, str | None]) -> list[StreamResult]:
@@ -145,7 +145,7 @@ def model_results(
                 node = nodes.get(identity, {})
                 built[identity] = ModelResult(
                     node.get("name") or identity.split(".")[-1],
-                    _DBT_STATUS.get(result["status"], result["status"]),
+                    status_of(result["status"]),
                     result.get("execution_time"),
                     relation=_relation(node),
                 )
@@ -153,7 +153,7 @@ def model_results(
             identity = result["unique_id"]
             if identity.split(".")[0] not in ("test", "unit_test"):
                 continue
-            target = _tested_node(identity, manifest, list(built))
+            target = node_of_test(identity, manifest, built)
             if target is None:
                 continue
             if target.startswith("source."):
@@ -174,14 +174,6 @@ def model_results(
 def _relation(node: Mapping[str, Any]) -> str | None:
     """A node's table as one writes it in SQL."""
     return f"{node['schema']}.{node['alias']}" if node.get("schema") and node.get("alias") else None
-
-
-def _tested_node(identity: str, manifest: Mapping[str, Any], built: Sequence[str]) -> str | None:
-    """The node that a test says something about: the one it is declared on, else the last built of those it reads."""
-    test = manifest.get("nodes", {}).get(identity) or manifest.get("unit_tests", {}).get(identity) or {}
-    declared = test.get("attached_node") or test.get("tested_node_unique_id")
-    read = test.get("depends_on", {}).get("nodes", [])
-    return declared or max(read, key=lambda node: built.index(node) if node in built else -1, default=None)
 
 
 def streams_table(results: Sequence[StreamResult]) -> Table:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -147,6 +147,39 @@ class Settings(BaseSettings):
         description="Let the triggerer handle dbt's models more cheaply than Airflow would, see docs/dbt.md; read when"
         " it starts",
     )
+
+    alerts: str = Field(
+        "",
+        pattern=r"^$|^(webhook|slack|email):[^,\s]+(,(webhook|slack|email):[^,\s]+)*$",
+        description="Where alerts go: `slack:connection`, `email:address`, `webhook:connection`, several with commas",
+    )
+    webhook_secret: SecretStr | None = Field(
+        None,
+        description="Secret of the webhook `/data-platform/webhook/github`, shared with GitHub; without one it is off",
+    )
+    webhook_dags: str = Field(
+        "",
+        pattern=r"^$|^[^=,\s]+=[^=,\s]+(,[^=,\s]+=[^=,\s]+)*$",
+        description="DAG that a push to a branch starts: `main=jaffle_shop,release=web_shop`; no other branch does",
+    )
+    webhook_user: str = Field(
+        "webhook", min_length=1, description="User in whose name the webhook starts runs; FAB needs one of that name"
+    )
+    usage_tracking: bool = Field(
+        False,
+        description="Whether `/data-platform/register` and `/track/usage` count what is sent to them, without names"
+        " and addresses; `DO_NOT_TRACK=1` forbids it",
+    )
+
+    def alert_channels(self) -> list[tuple[str, str]]:
+        """Where alerts go: pairs of the kind of channel, and its connection or address."""
+        pairs = (pair.partition(":") for pair in self.alerts.split(",") if pair)
+        return [(kind, target) for kind, _, target in pairs]
+
+    def webhook_branches(self) -> dict[str, str]:
+        """The DAG that a push to a branch starts, by branch."""
+        pairs = (pair.partition("=") for pair in self.webhook_dags.split(",") if pair)
+        return {branch: dag_id for branch, _, dag_id in pairs}
 
     def pools(self) -> dict[str, int]:
         """Airflow pools that have to exist before the first run: name → slots.

@@ -7,23 +7,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 from urllib.parse import quote, quote_plus
 
 from airflow.sdk import Asset, BaseOperator, Connection, Context, Param, TaskGroup
-from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException, AirflowSkipException
-from airflow.sdk.log import mask_secret
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowSkipException,
+    TaskAwaitingInput,
+)
+from airflow.sdk.execution_time.hitl import upsert_hitl_detail
+from airflow.sdk.log import mask_secret, redact  # type: ignore[attr-defined]
 
+from include.elt import metrics
 from include.elt.connections import AirflowConnection, secrets_of
 from include.elt.contract import read_contracts
-from include.elt.errors import EltError, LakeError, SettingsError
+from include.elt.errors import EltError, LakeError, SchemaChangeError, SettingsError
 from include.elt.extract import Extraction
 from include.elt.lake import open_lake
 from include.elt.modes import Span, plan
-from include.elt.replication import Replication, Stream, check_against
+from include.elt.replication import Meta, Replication, Stream, check_against
 from include.elt.settings import EXTRACT_POOL, WAREHOUSE_POOL, Settings
 from include.elt.sources import open_source
-from include.elt.warehouse import TableState, open_warehouse
+from include.elt.warehouse import LoadResult, TableState, open_warehouse
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +43,11 @@ DEFAULT_ARGS: dict[str, Any] = {
 }
 """Airflow's `default_args` of every DAG; an error that another try cannot mend fails at once all the same."""
 
+PROBLEM = "problem"
+"""XCom of a task that failed: `kind` and `text`, without secrets. Airflow removes it when the task is tried again."""
+
+_PROBLEM_LENGTH = 2000
+
 _EFFECTS = {
     "full-refresh": "would be replaced: {1:,} rows by {0:,}",
     "incremental": "would get {0:,} rows merged into its {1:,}",
@@ -43,6 +55,10 @@ _EFFECTS = {
     "snapshot": "would get {0:,} rows in addition to its {1:,}",
 }
 """What a load would do, by mode; for a dry run."""
+
+_APPROVE = "Approve"
+_ANSWER_WITHIN = timedelta(days=3)
+"""Time for the answer to `on_schema_change: ask`; the DAG's own timeout may be shorter."""
 
 _MARGIN = timedelta(minutes=5)
 """Time that Airflow grants beyond our own timeouts, which end a task with a better message."""
@@ -139,11 +155,14 @@ def pipeline_params(replication: Replication) -> dict[str, Param]:
 
 
 @contextmanager
-def _airflow_errors() -> Iterator[None]:
-    """Fail at once where another try cannot help; let Airflow try again where it can."""
+def _airflow_errors(context: Context) -> Iterator[None]:
+    """Fail at once where another try cannot help; let Airflow try again where it can. The page shows the reason."""
     try:
         yield
     except EltError as error:
+        text = str(redact(str(error)))[:_PROBLEM_LENGTH]
+        context["ti"].xcom_push(key=PROBLEM, value={"kind": error.kind, "text": text})
+        metrics.count("stream.failures", _stream_tags(context))
         if not error.final:
             raise
         raise AirflowFailException(str(error)) from None  # the message says it all; a cause would repeat it
@@ -184,7 +203,7 @@ def dbt_environment(settings: Settings, context: Context) -> dict[str, str]:
     if settings.warehouse == "databricks":
         from include.elt.connections.databricks import Workspace
 
-        with _airflow_errors():
+        with _airflow_errors(context):
             workspace = Workspace.of(_connection(settings.databricks_connection), settings.databricks_catalog)
         tags = {"project": "jdbt", **query_tags(context)}
         environment |= workspace.dbt_environment(tags, settings.dbt_timeout)
@@ -234,7 +253,7 @@ class ExtractOperator(BaseOperator):
         params = context["params"]
         if self.stream.id not in params["streams"]:
             raise AirflowSkipException(f"stream {self.stream.id} is not among the chosen streams")
-        with _airflow_errors():
+        with _airflow_errors(context):
             span = _span(context)
             if span.is_backfill and not self.stream.has_ranges:
                 raise AirflowSkipException(
@@ -295,20 +314,54 @@ class LoadOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Load, or say what a dry run would load."""
+        return self._load(context, self.stream.meta)
+
+    def decided(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Go on when a person has answered whether the raw table may get other columns (`on_schema_change: ask`).
+
+        Raises:
+            AirflowFailException: the answer is no, or nobody gave one in time.
+        """
+        if "error" in event or event.get("chosen_options") != [_APPROVE]:
+            who = (event.get("responded_by_user") or {}).get("name")
+            why = "nobody answered in time" if "error" in event else f"{who or 'somebody'} rejected it"
+            text = f"{self.stream.table}: the change of its columns was not approved: {why}; the table is as before"
+            context["ti"].xcom_push(key=PROBLEM, value={"kind": SchemaChangeError.kind, "text": text})
+            raise AirflowFailException(text)
+        return self._load(context, self.stream.meta.model_copy(update={"on_schema_change": "add"}))
+
+    def _ask(self, context: Context, error: SchemaChangeError) -> NoReturn:
+        """Leave the worker until a person has answered, in Airflow's own form for that."""
+        upsert_hitl_detail(
+            ti_id=context["ti"].id,
+            options=[_APPROVE, "Reject"],
+            subject=f"May {self.stream.table} get other columns?",
+            body=f"{error}\n\nApproved, columns are added and types widened; nothing is removed.",
+            params={},
+        )
+        raise TaskAwaitingInput(method_name=self.decided.__name__, timeout=_ANSWER_WITHIN)
+
+    def _load(self, context: Context, policy: Meta) -> dict[str, Any]:
         extracted = context["ti"].xcom_pull(task_ids=self.extract_task_id)
         if not extracted:
             raise AirflowFailException(
                 f"{self.extract_task_id} left no extraction; clear it to extract the stream again"
             )
-        with _airflow_errors():
+        with _airflow_errors(context):
             warehouse = open_warehouse(self.settings, _connection, query_tags(context))
             if extracted["location"] is None:
                 before = warehouse.count(self.stream.table)
                 what = _EFFECTS[extracted["mode"]].format(extracted["rows"], before or 0)
                 raise AirflowSkipException(f"dry run: {self.stream.table} {what}, {extracted['rejected']} rejected")
+            contract = read_contracts()[self.stream.table]
             lake = open_lake(self.settings, _connection)
             manifest = lake.read_manifest(extracted["location"])
-            result = warehouse.load_from(lake, extracted["location"], manifest, self.stream.meta)
+            try:
+                result = warehouse.load_from(lake, extracted["location"], manifest, policy)
+            except SchemaChangeError as error:
+                if policy.on_schema_change != "ask":
+                    raise
+                self._ask(context, error)
         try:
             lake.prune(self.replication.name, self.stream.id, self.settings.lake_keep)
         except LakeError as error:  # the load is committed; old extractions can wait for the next one
@@ -319,9 +372,34 @@ class LoadOperator(BaseOperator):
             "extract_seconds": manifest.seconds,
             "seconds": round(manifest.seconds + result.seconds, 3),
             "schema_hash": manifest.schema_hash,
+            "replication": self.replication.name,
+            "owner": self.owner,
+            "late_after": contract.late_after,
+            "stale_after": contract.stale_after,
+            "tolerated": self.stream.meta.tolerated(manifest.source_rows) if manifest.source_rows is not None else None,
         }
         context["outlet_events"][self.asset].extra = extra
+        self._count(context, result, manifest.seconds)
         return extra
+
+    def _count(self, context: Context, result: LoadResult, extract_seconds: float) -> None:
+        """Tell the load as metrics, and as one structured log line."""
+        tags = _stream_tags(context)
+        log.info("loaded", extra={**tags, "run_id": context["run_id"], "rows": result.rows_loaded})
+        if result.repeated:
+            return
+        metrics.count("stream.loads", tags)
+        for name, number in (("rows", result.rows_loaded), ("rejected", result.rows_rejected), ("bytes", result.bytes)):
+            metrics.count(f"stream.{name}", tags, by=number)
+        metrics.timing("stream.extract_seconds", extract_seconds, tags)
+        metrics.timing("stream.load_seconds", result.seconds, tags)
+        metrics.gauge("stream.table_rows", result.rows_total, tags)
+
+
+def _stream_tags(context: Context) -> dict[str, str]:
+    """Tags of the metrics of the stream whose task runs."""
+    task: Any = context["task"]
+    return {"dag_id": context["ti"].dag_id, "replication": task.replication.name, "stream": task.stream.id}
 
 
 def extract_and_load(replication: Replication, settings: Settings) -> dict[str, LoadOperator]:

@@ -33,6 +33,7 @@ from include.elt.errors import ContractError
 from include.elt.lake import slug
 from include.elt.manifest import MANIFEST, PROJECT, changed_files
 from include.elt.paths import DBT_PROJECT, shown
+from include.elt.results import publish
 from include.elt.settings import WAREHOUSE_POOL, Settings
 from include.elt.tasks import dbt_environment, raw_asset
 
@@ -188,6 +189,7 @@ class Build:
                 old = json.loads(results.read_text(encoding="utf-8"))["results"]
                 new["results"] = [result for result in old if result["unique_id"] not in again] + new["results"]
             _replace(results, json.dumps(new).encode())
+            publish(context, new, json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
         runs = sorted(kept.iterdir(), key=lambda run: run.stat().st_mtime_ns, reverse=True)
         for old_run in runs[self.settings.artifacts_keep :]:
             shutil.rmtree(old_run, ignore_errors=True)

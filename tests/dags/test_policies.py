@@ -34,6 +34,7 @@ def bag(migrated_home: Path) -> Any:
         | {
             "AIRFLOW_HOME": str(migrated_home),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "_AIRFLOW_PROCESS_CONTEXT": "client",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "sqlite:////nowhere/at/all.db",
         },
         capture_output=True,
@@ -65,6 +66,12 @@ def test_every_dag_has_owner_tags_docs_and_one_active_run(bag: Any) -> None:
         owners = {task["owner"] for task in dag["tasks"].values()}
         assert "data-platform" in owners, dag_id
         assert not owners & {"", "airflow"}, f"{dag_id}: a task belongs to nobody (dbt nodes: meta.owner)"
+
+
+def test_every_dag_tells_what_is_wrong_with_its_runs_and_has_a_deadline(bag: Any) -> None:
+    for dag_id, dag in bag["dags"].items():
+        assert dag["told"] == ["report_run", "report_run"], dag_id
+        assert dag["deadline"], dag_id
 
 
 def test_every_task_is_tried_again_and_cannot_hang(bag: Any) -> None:

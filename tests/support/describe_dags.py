@@ -51,6 +51,12 @@ def main(folder: str) -> None:
             "max_active_runs": dag.max_active_runs,
             "catchup": dag.catchup,
             "backfill": days(dag),
+            "told": [
+                getattr(callback, "__name__", "")
+                for callback in (dag.on_success_callback, dag.on_failure_callback)
+                if callback
+            ],
+            "deadline": bool(dag.deadline),
             "timeout": dag.dagrun_timeout.total_seconds() if dag.dagrun_timeout else 0,
             "tasks": tasks,
         }

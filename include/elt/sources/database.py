@@ -251,10 +251,10 @@ class DatabaseSource:
             log.warning("%s: no column %s; it stays NULL", label, ", ".join(missing))
             if merges:  # what the raw table holds of it is kept
                 return self.contract.only(tuple(name for name in self.contract.names if name not in missing))
-        if extra and policy == "add":
+        if extra and policy in ("add", "ask"):
             found = [Column(each.name.lower(), each.contract_type) for each in extra]
             log.warning(
-                "%s: new in the source, added to the raw table: %s; add it to the contract in %s",
+                "%s: new in the source, for the raw table: %s; add it to the contract in %s",
                 *(label, ", ".join(f"{each.name} {each.data_type}" for each in found), self.contract.file.name),
             )
             return replace(self.contract, columns=(*self.contract.columns, *found))

@@ -37,6 +37,7 @@ class LoadResult:
         seconds: wall-clock time of the load.
         watermark: largest value of the update key as text, if there is an update key and a value.
         repeated: whether this extraction had been loaded before, so that nothing was changed.
+        schema_change: what the load did because source, contract and raw table have different columns, in words.
     """
 
     table: str
@@ -53,6 +54,7 @@ class LoadResult:
     seconds: float
     watermark: str | None
     repeated: bool
+    schema_change: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from include.elt.contract import Column
-from include.elt.errors import RefusedLoadError
+from include.elt.errors import ReconciliationError, RefusedLoadError
 from include.elt.lake import Manifest
 from include.elt.modes import Window, kind
 from include.elt.replication import Meta
@@ -132,7 +132,7 @@ def check_counts(manifest: Manifest, policy: Meta, rows: int) -> str | None:
     difference = abs(rows + set_aside - manifest.source_rows)
     if difference > tolerated:
         last = "" if manifest.mode == "snapshot" else "; if it stays, run the DAG with full_refresh or backfill a range"
-        raise RefusedLoadError(
+        raise ReconciliationError(
             f"{text}: a difference of {difference:,}, and meta.reconcile tolerates {tolerated:,}; the load was rolled"
             f" back. Clear the extract task together with this one{last}"
         )

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from include.elt.contract import ADDED
-from include.elt.errors import RefusedLoadError
+from include.elt.errors import SchemaChangeError
 
-Policy = Literal["fail", "add", "ignore"]
+Policy = Literal["fail", "add", "ignore", "ask"]
 
 _DIGITS = {"tinyint": 3, "smallint": 5, "int": 10, "bigint": 19}
 """Decimal digits that hold any value of an integer type; from the narrowest to the widest."""
@@ -107,12 +107,12 @@ def decide(difference: Difference, policy: Policy, table: str, key: tuple[str, .
         mode: mode of the load.
 
     Raises:
-        RefusedLoadError: the policy does not allow the difference, or nothing but a full refresh helps.
+        SchemaChangeError: the policy does not allow the difference, or nothing but a full refresh helps.
     """
     otherwise = way_out(mode)
     lost = [name for name in key if name in difference.missing]
     if lost and mode != "snapshot":
-        raise RefusedLoadError(
+        raise SchemaChangeError(
             f"{table}: the table has no column {', '.join(lost)}, the primary key of the stream; {otherwise}"
         )
     missing = [f"it lacks the column {name} {kind}" for name, kind in difference.missing.items()]
@@ -121,15 +121,15 @@ def decide(difference: Difference, policy: Policy, table: str, key: tuple[str, .
         [f"its column {name} is {old}, in the contract {new}" for name, (old, new) in pairs.items()]
         for pairs in (difference.widened, difference.changed)
     )
-    if policy == "fail" and difference:
-        raise RefusedLoadError(
+    if policy in ("fail", "ask") and difference:
+        raise SchemaChangeError(
             f"{table}: the table does not have the columns of the contract:"
             f" {'; '.join([*missing, *extra, *widened, *changed])}{_renamed(difference)}."
             f" To take the contract's columns, {otherwise}"
             + ("" if difference.changed else ", or set meta.on_schema_change: add for the stream")
         )
     if policy == "add" and changed:
-        raise RefusedLoadError(
+        raise SchemaChangeError(
             f"{table}: {'; '.join(changed)}, which is no wider type, so meta.on_schema_change: add cannot change it;"
             f" {otherwise}"
         )
@@ -153,6 +153,19 @@ def decide(difference: Difference, policy: Policy, table: str, key: tuple[str, .
             *(f"{each}; the table's type stays" for each in (*widened, *changed)),
         ),
     )
+
+
+def in_words(difference: Difference) -> list[str]:
+    """What a full refresh changes about the shape of its table, which takes the contract's columns."""
+    return [
+        *(f"the column {name} {kind} is new" for name, kind in difference.missing.items()),
+        *(f"the column {name} {kind} is gone" for name, kind in difference.extra.items()),
+        *(
+            f"the column {name} is {new}, was {old}"
+            for pairs in (difference.widened, difference.changed)
+            for name, (old, new) in pairs.items()
+        ),
+    ]
 
 
 def _renamed(difference: Difference) -> str:

@@ -58,7 +58,14 @@ class TestArtifacts:
         results = [{"unique_id": f"model.jdbt.{name}", "status": status} for name, status in statuses.items()]
         (target / "run_results.json").write_text(json.dumps({"results": results}))
         (target / "manifest.json").write_text("{}")
-        ti = SimpleNamespace(dag_id="web_shop", task_id=task_id, try_number=try_number, max_tries=max_tries)
+        self.told: dict[str, str] = {}
+        ti = SimpleNamespace(
+            dag_id="web_shop",
+            task_id=task_id,
+            try_number=try_number,
+            max_tries=max_tries,
+            xcom_push=lambda key, value: self.told.update({key: value}),
+        )
         context: Any = {"run_id": self.RUN, "ti": ti, "task": SimpleNamespace(retries=1)}
         build.keep_artifacts(target, context)
         kept = build.settings.artifacts / "web_shop" / slug(self.RUN) / "run_results.json"

@@ -61,7 +61,7 @@ class DuckDBWarehouse:
                     sql.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(manifest.table.split('.')[0])}")
                     load = Load(sql, manifest, files, folder / manifest.keys.name if manifest.keys else None, policy)
                     changes = self._change(load)
-                    result = _result(manifest, load.table, changes, time.monotonic() - started)
+                    result = _result(manifest, load, changes, time.monotonic() - started)
                     loadlog.record(sql, manifest, result, created=load.created)
                 self._commit(sql)
             except duckdb.InterruptException:
@@ -101,8 +101,9 @@ class DuckDBWarehouse:
         sql.execute("COMMIT")
 
 
-def _result(manifest: Manifest, table: Table, changes: Changes, seconds: float) -> LoadResult:
+def _result(manifest: Manifest, load: Load, changes: Changes, seconds: float) -> LoadResult:
     """The figures of a load, before commit."""
+    table = load.table
     return LoadResult(
         table=manifest.table,
         rows_read=manifest.rows_read,
@@ -118,4 +119,5 @@ def _result(manifest: Manifest, table: Table, changes: Changes, seconds: float) 
         seconds=round(seconds, 3),
         watermark=table.watermark(manifest.update_key),
         repeated=False,
+        schema_change="; ".join(load.schema_changes),
     )

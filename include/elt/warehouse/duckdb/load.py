@@ -23,7 +23,7 @@ from include.elt.sql import literal, parquet, quoted
 from include.elt.warehouse.duckdb import loadlog
 from include.elt.warehouse.duckdb.table import ZONED, Table, contract_type, duckdb_type, exact, one
 from include.elt.warehouse.rules import check_counts, check_order, files_of, window_of
-from include.elt.warehouse.schema import compare, decide, way_out
+from include.elt.warehouse.schema import compare, decide, in_words, way_out
 
 log = logging.getLogger("include.elt.warehouse.duckdb")
 
@@ -64,6 +64,7 @@ class Load:
         self.policy = policy
         self.table = Table(sql, manifest.table)
         self.created = not self.table.exists
+        self.schema_changes: list[str] = []
         self._files = parquet(files)
         self._keys = keys
         self._types = {name: duckdb_type(data_type) for name, data_type in manifest.columns}
@@ -111,6 +112,10 @@ class Load:
         there = self.table.live() if soft else self.table.count()
         self._refuse_empty(self.manifest.rows, there, "the source", "an empty full-refresh would lose them")
         kept = self._keep_missed() if soft and not self.created else 0
+        if not self.created:
+            shapes = (self._types, self.table.columns)
+            contract, table = ({name: contract_type(stored) for name, stored in each.items()} for each in shapes)
+            self.schema_changes.extend(in_words(compare(contract, table)))
         added = {LOADED_AT: self._at, DELETED_AT: "NULL"}
         columns = [*self._types, *(name for name in ADDED if name in self._added())]
         values = [
@@ -263,6 +268,7 @@ class Load:
             *({name: contract_type(stored) for name, stored in each.items()} for each in (self._types, table.columns))
         )
         change = decide(difference, self.policy.on_schema_change, table.name, manifest.primary_key, manifest.mode)
+        self.schema_changes.extend(change.notes)
         for note in change.notes:
             log.warning("%s: %s", table.name, note)
         for name in change.add:
@@ -272,6 +278,7 @@ class Load:
         for name in ADDED:
             if name in self._added() and name not in table.columns:
                 log.warning("%s: the column %s is added", table.name, name)
+                self.schema_changes.append(f"the column {name} is added")
                 table.add(name, ZONED)
         pairs = {n: (t, table.columns[n]) for n, t in self._types.items() if n not in change.leave_out}
         fitting = {name: pair for name, pair in pairs.items() if name in change.fit}

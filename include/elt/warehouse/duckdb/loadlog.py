@@ -68,6 +68,7 @@ def loaded_before(sql: duckdb.DuckDBPyConnection, manifest: Manifest) -> LoadRes
         "table": "table_name",
         "seconds": "load_seconds",
         "repeated": "TRUE",
+        "schema_change": "''",  # it was told with the first load
         "rows_inserted": "coalesce(rows_inserted, rows_loaded)",  # earlier versions knew the full refresh only
         **{name: f"coalesce({name}, 0)" for name in ("rows_updated", "rows_deleted", "rows_duplicate")},
     }

@@ -1,0 +1,33 @@
+"""The state of the data, every morning: raw tables that are late, that grew or shrank unusually, tests that failed.
+
+| task | what it does |
+|---|---|
+| `report` | compares the last load of each raw table with those before and with its freshness; the log has a table |
+
+What is wrong goes out as one alert (`ALERTS`), with the whole list; nothing is sent when all is well.
+"""
+
+from datetime import timedelta
+
+import pendulum
+from airflow.sdk import DAG
+
+from include.elt.alerts.run import report_run, run_deadline
+from include.elt.health import HealthReportOperator
+from include.elt.tasks import DEFAULT_ARGS
+
+with DAG(
+    dag_id="health_report",
+    schedule="0 7 * * *",
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(hours=1),
+    deadline=run_deadline(after=timedelta(minutes=30)),
+    on_success_callback=report_run,
+    on_failure_callback=report_run,
+    default_args=DEFAULT_ARGS,
+    tags=["elt", "operations"],
+    doc_md=__doc__,
+):
+    HealthReportOperator(task_id="report")

@@ -1,0 +1,1 @@
+"""Alerts: what is wrong with a run, told once per cause to whom the settings name."""

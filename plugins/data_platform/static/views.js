@@ -1,0 +1,144 @@
+// The three tables: their columns, what they can be filtered by, and how a value is sorted.
+import { age, badge, bytes, compact, count, h, kind, moment, seconds, span } from "./format.js";
+import { bars, line, meter } from "./charts.js";
+
+const two = (first, second) => h("div", { class: "two" }, h("div", { class: "name", title: first }, first), second ? h("div", { class: "sub", title: second }, second) : null);
+const when = (time, now) => h("span", { title: moment(time) }, time ? `${span(age(time, now))} ago` : "–");
+const zero = (number) => h("span", { class: number ? "" : "zero" }, count(number));
+
+export function fresh(stream, now) {
+  const passed = age(stream.loaded_at ?? stream.built_at, now), limit = stream.late_after;
+  if (passed === null) return "–";
+  const text = h("span", { title: moment(stream.loaded_at ?? stream.built_at) }, `${span(passed)} ago`);
+  if (stream.freshness === "unknown") return h("span", {}, text);
+  const words = { fresh: `has to be younger than ${span(limit)}`, late: `late: older than ${span(limit)}`, stale: `stale: older than ${span(stream.stale_after)}` };
+  return h("span", { class: `fresh ${stream.freshness}`, title: words[stream.freshness] }, text, meter(passed / (limit ?? stream.stale_after)));
+}
+
+const worst = (status) => ({ bad: 0, warn: 1, busy: 2, ok: 3, idle: 4 })[kind(status)];
+
+// How bad a row is: a failing test is as bad as a failed model, a late stream as a rejected row.
+export const trouble = (row) => Math.min(worst(row.status), row.tests?.failed ? 0 : row.tests?.warn ? 1 : 9, row.freshness === "stale" ? 0 : row.freshness === "late" ? 1 : 9, row.status === "skipped" || row.status === "not run" ? 2 : 9);
+
+export function verdict(stream) {
+  if (stream.difference === null) return "not counted";
+  if (stream.difference === 0) return "match";
+  if (stream.mode !== "full-refresh" && stream.tolerated === null) return "differs";
+  return Math.abs(stream.difference) <= (stream.tolerated ?? 0) ? "within tolerance" : "differs";
+}
+
+function tests(node) {
+  const entries = Object.entries(node.tests);
+  if (entries.length === 0) return h("span", { class: "zero" }, "none");
+  const words = { ok: "passed", failed: "failed", warn: "warn" };
+  return entries.sort(([a], [b]) => worst(a) - worst(b)).flatMap(([status, number], place) => [
+    place ? ", " : "", h("span", { class: kind(status) === "bad" ? "status bad" : kind(status) === "warn" ? "status warn" : "" }, `${number} ${words[status] ?? status}`)]);
+}
+
+export const STREAMS = {
+  name: "streams", title: "Streams", rows: (data) => data.streams, key: (row) => row.table,
+  text: (row) => `${row.stream} ${row.table} ${row.replication ?? ""} ${row.dag_id} ${row.owner ?? ""} ${row.status} ${row.freshness} ${row.mode ?? ""}`,
+  filters: { failed: (row) => row.status === "failed", late: (row) => row.freshness === "late" || row.freshness === "stale", rejected: (row) => row.rejected > 0, "needs approval": (row) => row.status === "needs approval", running: (row) => kind(row.status) === "busy" || row.status === "retrying" },
+  columns: [
+    { id: "stream", title: "Stream", value: (row) => row.stream, cell: (row) => two(row.stream, [row.replication, row.mode].filter(Boolean).join(" · ")) },
+    { id: "status", title: "Status", value: (row) => worst(row.status), cell: (row) => badge(row.status, row.problem) },
+    { id: "fresh", title: "Loaded", hint: "How long ago, and the part of the time until it is late", value: (row, now) => -(age(row.loaded_at, now) ?? 1e12), cell: (row, now) => fresh(row, now) },
+    { id: "rows", title: "Rows", number: true, value: (row) => row.rows, cell: (row) => count(row.rows) },
+    { id: "rejected", title: "Rejected", number: true, value: (row) => row.rejected, cell: (row) => row.rejected ? h("span", { class: "status warn" }, count(row.rejected)) : zero(row.rejected) },
+    { id: "bytes", title: "Size", number: true, low: true, value: (row) => row.bytes, cell: (row) => bytes(row.bytes) },
+    { id: "seconds", title: "Time", number: true, value: (row) => row.seconds, cell: (row) => seconds(row.seconds) },
+    { id: "speed", title: "Rows/s", number: true, low: true, value: (row) => row.rows_per_second, cell: (row) => compact(row.rows_per_second) },
+    { id: "watermark", title: "Watermark", mid: true, value: (row) => row.watermark, cell: (row) => row.watermark ?? h("span", { class: "zero" }, "–") },
+    { id: "schema", title: "Schema", low: true, hint: "Version of the contract's columns", value: (row) => row.schema_hash, cell: (row) => row.schema_change ? h("span", { class: "status warn", title: row.schema_change }, "changed") : h("span", { class: "sub" }, row.schema_hash?.slice(0, 7) ?? "–") },
+    { id: "history", title: "Last 20 loads", mid: true, hint: "Rows of each load, the latest on the right", value: (row) => row.history.length, cell: (row) => bars(row.history, `Rows of the last ${row.history.length} loads`) },
+  ],
+};
+
+export const MODELS = {
+  name: "models", title: "Models", rows: (data) => data.models, key: (row) => row.id,
+  text: (row) => `${row.name} ${row.type} ${row.layer ?? ""} ${row.dag_id} ${row.owner ?? ""} ${row.status} ${row.tags.join(" ")} ${row.relation ?? ""}`,
+  filters: { failed: (row) => row.status === "failed" || row.tests.failed > 0, "not run": (row) => row.status === "not run" || row.status === "skipped", warn: (row) => row.status === "warn" || row.tests.warn > 0, late: (row) => row.freshness === "late" },
+  columns: [
+    { id: "name", title: "Model", value: (row) => row.name, cell: (row) => two(row.name, [row.type === "model" ? row.layer : row.type, row.materialized].filter((word, place, all) => word && all.indexOf(word) === place).join(" · ")) },
+    { id: "status", title: "Status", value: (row) => worst(row.status), cell: (row) => badge(row.status, row.message) },
+    { id: "tests", title: "Tests", value: (row) => -(row.tests.failed ?? 0) * 1e6 - (row.tests.ok ?? 0), cell: (row) => tests(row) },
+    { id: "built", title: "Built", value: (row, now) => -(age(row.built_at, now) ?? 1e12), cell: (row, now) => row.late_after ? fresh(row, now) : when(row.built_at, now) },
+    { id: "seconds", title: "Time", number: true, value: (row) => row.seconds, cell: (row) => seconds(row.status === "skipped" ? null : row.seconds) },
+    { id: "trend", title: "Last 12 runs", mid: true, hint: "Seconds in each run, the latest on the right", value: (row) => row.seconds, cell: (row) => line(row.trend, "Seconds in the last runs") },
+    { id: "rows", title: "Rows", number: true, low: true, optional: true, value: (row) => row.rows, cell: (row) => count(row.rows) },
+    { id: "relation", title: "Table", low: true, value: (row) => row.relation, cell: (row) => h("span", { class: "sub" }, row.relation ?? "–") },
+    { id: "owner", title: "Owner", low: true, value: (row) => row.owner, cell: (row) => row.owner ?? "–" },
+  ],
+};
+
+export const RECONCILIATION = {
+  name: "reconciliation", title: "Reconciliation", rows: (data) => data.streams, key: (row) => row.table,
+  text: (row) => `${STREAMS.text(row)} ${verdict(row)}`,
+  filters: { differs: (row) => verdict(row) === "differs", "not counted": (row) => verdict(row) === "not counted" },
+  columns: [
+    { id: "stream", title: "Stream", value: (row) => row.stream, cell: (row) => two(row.stream, row.table) },
+    { id: "verdict", title: "Source against raw", value: (row) => worst(verdict(row)), cell: (row) => badge(verdict(row)) },
+    { id: "source", title: "Source rows", number: true, value: (row) => row.source_rows, cell: (row) => count(row.source_rows) },
+    { id: "raw", title: "Raw rows", number: true, value: (row) => row.rows_total, cell: (row) => count(row.rows_total) },
+    { id: "rejected", title: "Rejected", number: true, value: (row) => row.rejected, cell: (row) => zero(row.rejected) },
+    { id: "difference", title: "Difference", number: true, value: (row) => Math.abs(row.difference ?? -1), cell: (row) => row.difference ? h("b", {}, count(row.difference)) : zero(row.difference) },
+    { id: "tolerated", title: "Tolerated", number: true, value: (row) => row.tolerated, cell: (row) => count(row.tolerated) },
+    { id: "inserted", title: "New", number: true, mid: true, value: (row) => row.rows_inserted, cell: (row) => zero(row.rows_inserted) },
+    { id: "updated", title: "Changed", number: true, mid: true, value: (row) => row.rows_updated, cell: (row) => zero(row.rows_updated) },
+    { id: "deleted", title: "Removed", number: true, mid: true, value: (row) => row.rows_deleted, cell: (row) => zero(row.rows_deleted) },
+    { id: "duplicate", title: "Duplicates", number: true, mid: true, value: (row) => row.rows_duplicate, cell: (row) => zero(row.rows_duplicate) },
+    { id: "loaded", title: "Loaded", value: (row, now) => -(age(row.loaded_at, now) ?? 1e12), cell: (row, now) => when(row.loaded_at, now) },
+  ],
+};
+
+const CHUNK = 120;
+
+// A table that sorts, and draws its rows as they come into view: 2,000 at once would take a second.
+export function table(view, rows, state, now, on) {
+  const columns = view.columns.filter((each) => !each.optional || rows.some((row) => row[each.id] !== null));
+  const column = columns.find((each) => each.id === state.sort) ?? null;
+  if (!column) {
+    const place = new Map(rows.map((row) => [row, view === RECONCILIATION ? worst(verdict(row)) : trouble(row)]));
+    rows = rows.slice().sort((a, b) => place.get(a) - place.get(b));
+  } else {
+    const sign = state.down ? -1 : 1;
+    const value = new Map(rows.map((row) => [row, column.value(row, now)]));
+    rows = rows.slice().sort((a, b) => {
+      const x = value.get(a), y = value.get(b);
+      if (x === y) return 0;
+      if (x === null || x === undefined) return 1;
+      if (y === null || y === undefined) return -1;
+      return (typeof x === "string" ? x.localeCompare(String(y), "en", { numeric: true }) : x - y) * sign;
+    });
+  }
+  const fold = (each) => [each.number && "n", each.low && "low", each.mid && "mid"].filter(Boolean).join(" ") || null;
+  const head = h("tr", {}, columns.map((each) => h("th", { class: fold(each), scope: "col", title: each.hint, "aria-sort": each === column ? (state.down ? "descending" : "ascending") : "none" },
+    h("button", { type: "button", onclick: () => on.sort(each.id, each.number || each.id === "history") }, each.title, each === column ? h("span", { class: "arrow", "aria-hidden": "true" }, state.down ? "↓" : "↑") : null))));
+  const body = h("tbody");
+  const drawn = h("table", { "aria-label": view.title, "aria-rowcount": rows.length + 1 }, h("thead", {}, head), body);
+  let next = 0;
+  const more = () => {
+    for (const row of rows.slice(next, next + CHUNK)) {
+      const key = view.key(row);
+      const line = h("tr", { tabindex: body.childElementCount === 0 ? 0 : -1, "data-key": key, "aria-selected": key === state.open ? "true" : null, onclick: () => on.open(key) },
+        columns.map((each) => h("td", { class: fold(each) }, each.cell(row, now))));
+      body.append(line);
+    }
+    next += CHUNK;
+  };
+  more();
+  const sentinel = h("div", { style: null });
+  const watcher = new IntersectionObserver((entries) => {
+    while (next < rows.length && entries.some((entry) => entry.isIntersecting)) {
+      more();
+      if (sentinel.getBoundingClientRect().top > window.innerHeight + 800) break;
+    }
+  }, { rootMargin: "800px" });
+  watcher.observe(sentinel);
+  drawn.more = () => { if (next < rows.length) more(); };
+  return h("div", {}, drawn, sentinel);
+}
+
+export function skeleton(columns) {
+  return h("table", { class: "skeleton", "aria-hidden": "true" }, h("tbody", {}, Array.from({ length: 8 }, () => h("tr", {}, Array.from({ length: columns }, () => h("td", {}, h("span")))))));
+}

@@ -1,0 +1,79 @@
+"""What the daily report says of a raw table and of dbt's tests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from include.elt.contract import Column, Contract
+from include.elt.health import Line, as_table, as_text, failed_tests, line
+
+NOW = datetime(2026, 3, 1, 7, tzinfo=UTC)
+CONTRACT = Contract(
+    "raw.orders", "shop.orders", (Column("id", "bigint"),), Path("sources.yml"), (), 36 * 3600, 5 * 24 * 3600
+)
+
+
+def loads(*rows: int, hours: float = 2, **last: Any) -> list[tuple[datetime, dict[str, Any]]]:
+    """The newest first, half a day apart."""
+    first = NOW - timedelta(hours=hours)
+    found: list[tuple[datetime, dict[str, Any]]] = [
+        (first - timedelta(hours=12 * place), {"rows_total": number}) for place, number in enumerate(rows)
+    ]
+    found[0][1].update(last)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("history", "findings"),
+    [
+        (loads(100, 100, 100, 100, 100, 100), ()),
+        (loads(100, hours=35), ()),
+        (loads(100, hours=37), ("late: loaded 37 h ago, has to be younger than 36 h",)),
+        (loads(100, hours=121), ("stale: loaded 5 days ago, has to be younger than 5 days",)),
+        (loads(79, 100, 100, 100, 100, 100), ("shrank: 79 rows, 100 are usual",)),
+        (loads(0, 100, 100, 100, 100, 100), ("shrank: 0 rows, 100 are usual",)),
+        (loads(301, 100, 100, 100, 100, 100), ("grew: 301 rows, 100 are usual",)),
+        (loads(0, 100, 100, 100, 100), ()),
+        (loads(5, 0, 0, 0, 0, 0), ("grew: 5 rows, 0 are usual",)),
+        (loads(100, rows_rejected=3), ("3 rows rejected in the last load",)),
+        ([], ("never loaded",)),
+    ],
+    ids=[
+        *("as ever", "in time", "late", "stale", "a fifth less", "empty", "three times as many"),
+        *("too few loads to tell", "from nothing", "rejected", "never"),
+    ],
+)
+def test_what_is_said_of_a_table(history: Any, findings: tuple[str, ...]) -> None:
+    assert line(CONTRACT, history, NOW).findings == findings
+
+
+def test_a_table_without_a_deadline_is_never_late() -> None:
+    endless = replace(CONTRACT, late_after=None, stale_after=None)
+
+    assert line(endless, loads(100, hours=9999), NOW).findings == ()
+    assert line(endless, [], NOW).findings == ()
+
+
+def test_failed_tests_are_those_of_the_last_word_about_a_node() -> None:
+    failed = {"name": "unique_orders_id", "status": "failed"}
+    first = {
+        "nodes": [{"id": "a", "name": "orders", "failed_tests": [failed]}, {"id": "b", "name": "x", "status": "failed"}]
+    }
+    second = {"nodes": [{"id": "b", "name": "x", "status": "ok"}]}
+
+    assert failed_tests([first]) == ["orders: unique_orders_id", "x: not built"]
+    assert failed_tests([first, second]) == ["orders: unique_orders_id"]
+
+
+def test_the_message_names_what_is_wrong_and_the_table_everything() -> None:
+    good, bad = Line("raw.a", None, 1, 1, ()), Line("raw.b", "2026-03-01T05:00:00+00:00", 1000, 20, ("grew",))
+
+    assert as_text([good, bad], ["orders: unique"]) == "raw.b: grew\nfailed test orders: unique"
+    assert as_text([good], []) == ""
+    assert [row.split()[0] for row in as_table([good, bad]).splitlines()] == ["table", "raw.a", "raw.b"]
+    assert "1,000" in as_table([bad])
