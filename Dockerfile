@@ -5,7 +5,7 @@
 # The runtime stands first because the Astro CLI reads its version from the first FROM; BuildKit skips what a target
 # does not need. `-base` has no ONBUILD steps, which would install requirements.txt without hashes.
 # LOGNAME gives an arbitrary uid a name, without which no command of Airflow starts.
-FROM astrocrpublic.azurecr.io/runtime:3.3-2-python-3.12-base AS runtime
+FROM astrocrpublic.azurecr.io/runtime:3.3-8-python-3.12-base AS runtime
 
 
 FROM apache/airflow:3.3.2-python3.12 AS airflow
@@ -74,10 +74,10 @@ RUN bash /usr/local/share/dbx-project/build.sh project
 ARG REVISION=unknown
 ARG VERSION=0.1.0
 # The Astro CLI refuses an image that does not say which runtime it is.
-LABEL io.astronomer.docker.runtime.version="3.3-2" \
+LABEL io.astronomer.docker.runtime.version="3.3-8" \
       org.opencontainers.image.title="dbx-project" \
       org.opencontainers.image.description="An ELT platform as an Airflow DAG bundle, for astro dev start" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.base.name="astrocrpublic.azurecr.io/runtime:3.3-2-python-3.12-base" \
+      org.opencontainers.image.base.name="astrocrpublic.azurecr.io/runtime:3.3-8-python-3.12-base" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"

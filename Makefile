@@ -48,11 +48,18 @@ lint: setup ## style of the code and of the documentation
 types: setup ## types of the code
 	.venv/bin/mypy
 
-bench: manifest ## speed and memory: a million orders, and the parse time of the DAG
+bench: manifest ## speed and memory: a million orders, the parse time of the DAG, dbt models in Airflow beside dbt build
 	.venv/bin/python -m benchmarks.run
+	.venv/bin/python -m benchmarks.models --models 8 200
+
+bench-models: setup ## dbt models in Airflow beside plain dbt build (MODELS='200 1000', RUNS=3, WAYS='ours watcher local')
+	.venv/bin/python -m benchmarks.models --models $(or $(MODELS),200) --runs $(or $(RUNS),3) --ways $(or $(WAYS),ours)
 
 bench-sources: setup ## PostgreSQL into DuckDB beside dlt and plain Sling (ROWS='1000000 10000000', RUNS=3)
 	.venv/bin/python -m benchmarks.sources --rows $(or $(ROWS),1000000) --runs $(or $(RUNS),3)
+
+test-image: setup ## build both images on stand-ins for their bases, run the platform in them (root, buildah, podman)
+	.venv/bin/python -m tests.ship.standin $(STEPS)
 
 ## -- deploy it
 deploy: ## the Helm release: ENVIRONMENT=prod IMAGE_TAG=<commit or version> (EXECUTOR=celery, HELM_ARGS=--dry-run=server)
@@ -90,4 +97,4 @@ clean: ## remove what was made here: warehouse, lake, local Airflow, caches (not
 help: ## this list
 	awk 'BEGIN {FS = ":.*## "} /^## --/ {printf "\n%s\n", substr($$0, 7)} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: run up query airflow env backup restore test test-databricks smoke-databricks check lint types bench bench-sources deploy setup manifest lock sample-data readme format clean help
+.PHONY: $(shell awk -F: '/^[a-z-]+:/ {print $$1}' $(MAKEFILE_LIST))

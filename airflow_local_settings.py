@@ -1,8 +1,9 @@
-"""Airflow imports this file in each of its processes. Here it makes tasks start quicker; it changes no setting.
+"""Airflow imports this file in each of its processes. Here it makes tasks start and end quicker; it changes no setting.
 
-A process that forks one child per task or per parsed file imports dbt, Cosmos and the rest once, and every child has
-them at once: about two seconds of CPU less for each task that uses them. Only what is installed is imported, never this
-project's own code, which may change while Airflow runs.
+The triggerer gets what include/dbt_watch/triggerer.py tells, unless FAST_TRIGGERER says no. A process that forks one
+child per task or per parsed file imports dbt, Cosmos and the rest once, and every child has them at once: about two
+seconds of CPU less for each task that uses them. Only what is installed is imported there, never this project's own
+code, which may change while Airflow runs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ MODULES = (
     "airflow.providers.standard.operators.python",
     "cosmos.airflow.task_group",
     "cosmos.operators.local",
-    "cosmos.operators.watcher",
     "cosmos.plugin.airflow3",
     "dbt.cli.main",
     "dbt.adapters.duckdb",
@@ -69,5 +69,18 @@ def preload() -> list[str]:
     return missing
 
 
+def prepare_triggerer() -> None:
+    """Make a triggerer quicker. Whatever is wrong with that, it must start."""
+    try:
+        from include.dbt_watch import triggerer
+
+        if triggerer.wanted():
+            triggerer.apply()
+    except Exception as error:  # noqa: BLE001
+        logging.getLogger(__name__).warning("the triggerer stays as Airflow made it: %s", error)
+
+
 if forks_tasks(sys.argv[1:]):
     preload()
+if sys.argv[1:2] == ["triggerer"]:
+    prepare_triggerer()

@@ -26,17 +26,23 @@ dependencies() { # the lock, all of it and nothing else, each file by its hash; 
     uv pip check "${where[@]}" || echo "build: the packages above are of the base image and not of the lock"
 }
 
-folders() { # what is written at run time, if no volume is mounted there, and dbt's target for the next step
+folders() { # what is written at run time, if no volume is mounted there, and dbt's target for the next step; bytecode
     local owner
     owner=$(id -u astro 2>/dev/null || echo 50000)
     install -d -m 2775 -o "$owner" -g 0 data logs dbt/target
+    # The bytecode too, as the dependencies have it; by content, so that the times of the files do not matter.
+    local place
+    for place in airflow_local_settings.py dags include plugins; do
+        [[ ! -e $place ]] || python -m compileall -q --invalidation-mode checked-hash "$place"
+    done
 }
 
 project() { # dbt's manifest as the runtime's profile has it, then every DAG parsed
     local scratch
     scratch=$(mktemp -d)
+    export PYTHONDONTWRITEBYTECODE=1
     HOME=$scratch AIRFLOW_HOME=$scratch python -m include.elt.manifest
-    HOME=$scratch AIRFLOW_HOME=$scratch AIRFLOW__CORE__DAGS_FOLDER=$PWD/dags PYTHONDONTWRITEBYTECODE=1 \
+    HOME=$scratch AIRFLOW_HOME=$scratch AIRFLOW__CORE__DAGS_FOLDER=$PWD/dags \
         python "$here/check_image.py" project
     chmod -R g=u dbt/target
     rm -rf "$scratch" /tmp/cosmos /tmp/dbt-logs

@@ -90,7 +90,7 @@ def test_the_recipes_do_what_they_say(deployment: Any, tmp_path: Path) -> None:
     ]
     assert deployment.query("SELECT site, product_id, pieces FROM raw.stock_levels") == [("north", 1, 40)]
     assert levels.assets["raw.stock_levels"]["rows_rejected"] == 1
-    assert "dbt.daily_revenue.test" in shop.tasks
+    assert "dbt.daily_revenue" in shop.tasks
     assert deployment.query("SELECT sum(revenue), sum(number_of_orders) FROM marts.daily_revenue") == deployment.query(
         "SELECT sum(amount), count(*) FROM marts.orders"
     )

@@ -23,8 +23,8 @@ from include.elt.lake import slug
 EXTRACT_TASK, LOAD_TASK = "extract", "load"
 """Names of a stream's two tasks, in a task group that is named like the stream."""
 
-_NODE_TASK = re.compile(r"^(?:.*\.)?(?P<node>[^.]+?)[._](?P<kind>run|seed|snapshot)$")
-"""The task that builds a dbt node, as Cosmos names it."""
+_NODE_TASK = re.compile(r"^dbt\.(?!source_|dbt_build$)(?P<node>\w+)$")
+"""The task of a dbt node that is built, as `include/dbt_watch` names it."""
 
 _BUILT = ("model", "snapshot", "seed")
 _UNFINISHED = frozenset({None, "scheduled", "queued", "running", "deferred", "up_for_retry", "up_for_reschedule"})

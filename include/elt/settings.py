@@ -142,6 +142,11 @@ class Settings(BaseSettings):
     load_timeout: Seconds = Field(3600, description="Seconds until a load is given up and rolled back")
     lock_timeout: Seconds = Field(120, description="Seconds a load waits for a DuckDB file that another process holds")
     dbt_timeout: Seconds = Field(7200, description="Seconds until a dbt build is given up")
+    fast_triggerer: bool = Field(
+        True,
+        description="Let the triggerer handle dbt's models more cheaply than Airflow would, see docs/dbt.md; read when"
+        " it starts",
+    )
 
     def pools(self) -> dict[str, int]:
         """Airflow pools that have to exist before the first run: name → slots.

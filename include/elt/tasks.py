@@ -84,6 +84,32 @@ def pipeline_params(replication: Replication) -> dict[str, Param]:
             title="dbt models",
             description="Models to build, in dbt's selection syntax, e.g. `+orders` or `tag:mart`. Empty: all.",
         ),
+        "dbt_exclude": Param(
+            None,
+            type=["null", "string"],
+            title="dbt models to leave out",
+            description="Models not to build, in the same syntax.",
+        ),
+        "dbt_vars": Param(
+            {},
+            type="object",
+            title="dbt vars",
+            description="Variables of the dbt project, as `dbt build --vars` takes them. dbt then parses it anew.",
+        ),
+        "event_time_start": Param(
+            None,
+            type=["null", "string"],
+            title="Event time from",
+            description="First event time that microbatch models build, e.g. `2026-01-01`"
+            " (`dbt build --event-time-start`).",
+        ),
+        "event_time_end": Param(
+            None,
+            type=["null", "string"],
+            title="Event time to",
+            description="End of the event time that microbatch models build, not in it itself"
+            " (`dbt build --event-time-end`).",
+        ),
         **(
             {
                 "range_start": Param(

@@ -217,8 +217,8 @@ class TestForm:
         outcome = used.deployment.run("web_shop", streams=["raw_inventory"], dbt_select="tag:mart")
 
         assert outcome.state == "success"
-        assert outcome.state_of("dbt.daily_active_users.run", "dbt.inventory_days.run") == {"success"}
-        assert outcome.state_of("dbt.stg_users.run", "dbt.stg_inventory.test") == {"skipped"}
+        assert outcome.state_of("dbt.daily_active_users", "dbt.inventory_days") == {"success"}
+        assert outcome.state_of("dbt.stg_users", "dbt.stg_inventory") == {"skipped"}
 
     def test_models_of_another_dag_are_none(self, used: Shop) -> None:
         outcome = used.deployment.run("web_shop", dbt_select="orders customers")
@@ -246,8 +246,8 @@ def test_a_stream_that_fails_stops_only_the_models_that_depend_on_it(used: Shop)
 
     assert outcome.state == "failed"
     assert outcome.with_state("failed") == {"web.raw_events.extract"}
-    assert outcome.state_of("dbt.stg_events.run", "dbt.daily_active_users.run") == {"upstream_failed"}
-    assert outcome.state_of("dbt.stg_users.test", "dbt.inventory_days.test") == {"success"}
+    assert outcome.state_of("dbt.stg_events", "dbt.daily_active_users") == {"upstream_failed"}
+    assert outcome.state_of("dbt.stg_users", "dbt.inventory_days") == {"success"}
     assert used.raw("raw_events") == before
     assert used.raw("raw_users") == used.source("raw_users")
 

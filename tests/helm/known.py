@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,34 @@ import yaml
 FILE = Path(__file__).with_name("known.json")
 
 
-def chart_keys(chart: Path) -> list[str]:
-    """The top-level keys that the chart's schema knows."""
-    return sorted(json.loads((chart / "values.schema.json").read_text())["properties"])
+Keys = dict[str, Any]
+
+
+def chart_keys(chart: Path) -> Keys:
+    """The keys that the chart's schema names, as a tree; None where it names none.
+
+    It is stricter than the schema, which leaves some maps open that it lists the keys of: `workers.celery.ked` would be
+    accepted and ignored. The values of the PostgreSQL chart are not described there.
+    """
+
+    def keys(schema: Mapping[str, Any]) -> Keys | None:
+        given = schema.get("properties")
+        more = schema.get("additionalProperties", False)
+        return {name: keys(below) for name, below in sorted(given.items())} if given and not more else None
+
+    top = json.loads((chart / "values.schema.json").read_text())["properties"]
+    return {name: keys(below) if name != "postgresql" else None for name, below in sorted(top.items())}
+
+
+def unknown_keys(values: Any, known: Keys | None, path: str = "") -> Iterator[str]:
+    """The dotted paths of our values that no tree of known keys has."""
+    if not isinstance(values, dict) or known is None:
+        return
+    for name, below in values.items():
+        if name not in known:
+            yield f"{path}{name}"
+        else:
+            yield from unknown_keys(below, known[name], f"{path}{name}.")
 
 
 def provider_options(wheel: Path) -> dict[str, list[str]]:
@@ -35,13 +61,16 @@ def provider_options(wheel: Path) -> dict[str, list[str]]:
 
 def main(chart: Path, wheels: list[Path]) -> None:
     sections = {name: options for wheel in wheels for name, options in provider_options(wheel).items()}
-    known = {
+    known: dict[str, Any] = {
         "chart": str(yaml.safe_load((chart / "Chart.yaml").read_text())["version"]),
         "providers": sorted("-".join(wheel.name.split("-")[:2]).replace("_", "-") for wheel in wheels),
-        "top_level_keys": chart_keys(chart),
+        "keys": chart_keys(chart),
         "provider_options": dict(sorted(sections.items())),
     }
-    FILE.write_text(json.dumps(known, indent=1) + "\n")
+    lines = [f'"{name}": {json.dumps(value)}' for name, value in known.items() if name != "keys"]
+    keys = [f'  "{name}": {json.dumps(below)}' for name, below in known["keys"].items()]
+    lines.append('"keys": {\n' + ",\n".join(keys) + "\n}")
+    FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,16 @@
-"""The profiles that helm/ offers, their merged values and, where helm and the chart are present, their render.
+"""The profiles that helm/ offers, their merged values, and what the chart makes of them.
 
 `HELM_CHART` names the unpacked chart 1.22.0, or its values.schema.json alone; `HELM` the binary, else the one on PATH.
+Where they are missing, the render is the golden one of golden/, which holds what it was made of: a test compares that
+with the values as they are, so that no golden render outlives a change of them. There, scripts of the chart are
+shortened to a checksum.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -108,12 +113,76 @@ def value_files(profile: str) -> list[str]:
     return [word for file in PROFILES[profile] for word in ("--values", file)]
 
 
-@functools.cache
-def render(profile: str, *more: str) -> tuple[dict[str, Any], ...]:
-    """Everything that the chart makes of a profile."""
-    result = helm("template", "airflow", str(chart()), "--namespace", "airflow", *value_files(profile), *more)
+TAG = "0.0.0"
+"""Of the image in every render."""
+
+OURS = ("airflow.cfg", "pod_template_file.yaml")
+"""What is kept whole in a golden render, of all texts with several lines: it comes from our values."""
+
+
+def present() -> bool:
+    """Whether helm and the unpacked chart are here, for a real render."""
+    given = os.environ.get("HELM_CHART")
+    return bool(given) and Path(str(given)).is_dir() and shutil.which(os.environ.get("HELM", "helm")) is not None
+
+
+def real_render(profile: str) -> tuple[dict[str, Any], ...]:
+    """Everything that the chart makes of a profile, now."""
+    options = ("--namespace", "airflow", "--set-string", f"defaultAirflowTag={TAG}")
+    result = helm("template", "airflow", str(chart()), *options, *value_files(profile))
     assert result.returncode == 0, result.stderr
-    return tuple(document for document in yaml.safe_load_all(result.stdout) if document)
+    return tuple(document for document in yaml.load_all(result.stdout, yaml.CSafeLoader) if document)
+
+
+def golden_file(profile: str) -> Path:
+    return Path(__file__).parent / "golden" / f"{profile}.yaml"
+
+
+@functools.cache
+def render(profile: str) -> tuple[dict[str, Any], ...]:
+    """What the chart makes of a profile: a real render where that is possible, else the golden one."""
+    if present():
+        return real_render(profile)
+    return tuple(yaml.load_all(golden_file(profile).read_text(encoding="utf-8"), yaml.CSafeLoader))
+
+
+def made_of(profile: str) -> str:
+    """The first lines of a golden render: what it was made of."""
+    deploy = (HELM / "deploy.sh").read_text(encoding="utf-8")
+    version = next(line.partition("=")[2] for line in deploy.splitlines() if line.startswith("CHART_VERSION="))
+    given = hashlib.sha256(json.dumps(values(profile), sort_keys=True).encode()).hexdigest()
+    return f"# The chart {version} with {' '.join(PROFILES[profile])}\n# sha256 of the merged values: {given}\n"
+
+
+def golden_text(profile: str, documents: tuple[dict[str, Any], ...]) -> str:
+    """A render as its golden file: sorted, without comments, scripts of the chart as checksums."""
+
+    def shortened(tree: Any, key: str = "") -> Any:
+        if isinstance(tree, dict):
+            return {name: shortened(value, name) for name, value in tree.items()}
+        if isinstance(tree, list):
+            return [shortened(value) for value in tree]
+        if key == "pod_template_file.yaml":
+            return yaml.safe_dump(yaml.safe_load(tree), width=110)
+        if isinstance(tree, str) and "\n" in tree.strip() and key not in OURS:
+            return f"sha256 {hashlib.sha256(tree.encode()).hexdigest()[:16]}"
+        return tree
+
+    ordered = sorted(documents, key=lambda each: (each["kind"], each["metadata"]["name"]))
+    return made_of(profile) + yaml.dump_all([shortened(each) for each in ordered], Dumper=_Dumper, width=110)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Texts of several lines as such; short maps and lists on one line."""
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.Node:
+    lines = "\n".join(line.rstrip() for line in text.splitlines()) + "\n" if "\n" in text else text
+    return dumper.represent_scalar("tag:yaml.org,2002:str", lines, style="|" if "\n" in lines else None)
+
+
+_Dumper.add_representer(str, _text)
+_Dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]
 
 
 def one(documents: tuple[dict[str, Any], ...], kind: str, name: str) -> dict[str, Any]:

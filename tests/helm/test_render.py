@@ -1,33 +1,40 @@
-"""What the real chart makes of the values. Skipped where helm or the chart are missing; see profiles.py."""
+"""What the chart makes of the values: rendered now where helm and the chart are, else the golden render."""
 
 from __future__ import annotations
 
 import configparser
 import os
-from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
 from tests.helm.profiles import (
     HELM,
     PROFILES,
+    TAG,
     at,
     chart,
     containers,
+    golden_file,
+    golden_text,
     helm,
+    made_of,
     not_restricted,
     one,
     pod_template,
     pods,
+    read,
+    real_render,
     render,
     value_files,
 )
 from tests.helm.test_values import known_option
 
 PROFILE = pytest.mark.parametrize("profile", PROFILES)
-GOLDEN = Path(__file__).parent / "golden"
+KUBERNETES = "1.34"
+"""The version whose fields are known; the chart asks for 1.30 or newer."""
 
 UNKNOWN_OF_THE_CHART = {
     ("scheduler", "standalone_dag_processor"),
@@ -68,7 +75,7 @@ def test_the_notes_warn_of_nothing(profile: str) -> None:
     )
     result = helm(*arguments)
     if "cluster unreachable" in result.stderr:
-        pytest.skip("helm 4 renders the notes only with a cluster, and there is none")
+        pytest.skip("this helm renders the notes only with a cluster, and there is none; helm 4 does without")
 
     assert result.returncode == 0, result.stderr
     assert "DEPRECATION" not in result.stdout
@@ -77,24 +84,47 @@ def test_the_notes_warn_of_nothing(profile: str) -> None:
 
 
 @PROFILE
-def test_kinds_names_and_images_are_the_expected_ones(profile: str) -> None:
-    """UPDATE_GOLDEN=1 writes them anew."""
-    documents = render(profile, "--set-string", "defaultAirflowTag=0.0.0")
-    lines = sorted(f"{each['kind']} {each['metadata']['name']}" for each in documents)
-    for name, pod in sorted(pods(documents).items()):
-        lines += [f"{name}: {each['name']} {each['image']}" for each in containers(pod)]
-    text = "\n".join(lines) + "\n"
-    golden = GOLDEN / f"{profile}.txt"
-    if os.environ.get("UPDATE_GOLDEN"):
-        golden.parent.mkdir(exist_ok=True)
-        golden.write_text(text)
+def test_the_golden_render_was_made_of_these_values(profile: str) -> None:
+    """The tests below read it where helm and the chart are missing."""
+    assert golden_file(profile).read_text().startswith(made_of(profile)), "docs/deploy.md, Checks: how to renew it"
 
-    assert text == golden.read_text()
+
+@PROFILE
+def test_the_golden_render_is_what_the_chart_makes(profile: str) -> None:
+    """UPDATE_GOLDEN=1 writes it anew."""
+    text = golden_text(profile, real_render(profile))
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden_file(profile).write_text(text)
+
+    assert text == golden_file(profile).read_text()
+
+
+@PROFILE
+def test_kubernetes_knows_every_field(profile: str) -> None:
+    """As `kubectl apply --validate=strict` looks at it, the pod of a task included; KEDA's own kind is left out."""
+    documents = [each for each in render(profile) if each["kind"] != "ScaledObject"]
+    if task := pod_template(render(profile)):
+        documents.append({**task, "metadata": {"name": "task", **task["metadata"]}})
+    for document in documents:
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+
+
+@pytest.mark.parametrize("file", ["namespace.yaml", "volume.yaml", "webhook-ingress.yaml"])
+def test_kubernetes_knows_every_field_of_what_stands_beside(file: str) -> None:
+    for document in read(file):
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+
+
+def test_a_misspelt_field_would_be_found() -> None:
+    policy = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "a"}}
+
+    with pytest.raises(kubernetes_validate.ValidationError, match="podSelektor"):
+        kubernetes_validate.validate({**policy, "spec": {"podSelektor": {}}}, KUBERNETES, strict=True)
 
 
 @PROFILE
 def test_trap_1_scheduler_task_and_executor_have_one_image(profile: str) -> None:
-    documents = render(profile, "--set-string", "defaultAirflowTag=0123abc")
+    documents = render(profile)
     ours = {
         each["image"]
         for pod in pods(documents).values()
@@ -103,7 +133,7 @@ def test_trap_1_scheduler_task_and_executor_have_one_image(profile: str) -> None
     }
 
     (image,) = ours
-    assert image.endswith("dbx-project:0123abc")
+    assert image.endswith(f"dbx-project:{TAG}")
     parser = configparser.ConfigParser(interpolation=None)
     parser.read_string(one(documents, "ConfigMap", "airflow-config")["data"]["airflow.cfg"])
     executor = parser["kubernetes_executor"]
@@ -203,7 +233,7 @@ def test_trap_7_the_chart_makes_no_secret_and_no_user(profile: str) -> None:
 @PROFILE
 def test_trap_7_a_second_render_is_the_same(profile: str) -> None:
     """Nothing random: Argo CD and a diff before an upgrade stay quiet."""
-    assert render(profile) == render(profile, "--set-string", "defaultAirflowTag=unset")
+    assert real_render(profile) == real_render(profile)
 
 
 @PROFILE

@@ -221,6 +221,9 @@ def _defaults(home: Home, keys: Keys, *, one_shot: bool) -> Iterator[tuple[str, 
     # A killed task is tried again after this, not after 300 s; it reports every few seconds.
     yield "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT", 90
     yield "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC", 1
+    # Between two layers of dbt's models the scheduler has nothing to do but to notice; by default after a second.
+    yield "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME", 0.2
+    yield "AIRFLOW__TRIGGERER__MAX_TRIGGER_TO_SELECT_PER_LOOP", 500
     # In a single run the files stay as they are; while Airflow is up people edit them.
     yield "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL", 600 if one_shot else 30
     yield "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL", 600 if one_shot else 30

@@ -24,7 +24,9 @@ def preload() -> None:
     ease_garbage_collection()
     for name in ("airflow.__main__", *(f"airflow.cli.commands.{command}_command" for command in _COMMANDS)):
         importlib.import_module(name)
-    importlib.import_module("airflow_local_settings").preload()
+    settings = importlib.import_module("airflow_local_settings")
+    settings.preload()
+    settings.prepare_triggerer()  # a forked triggerer does not import the settings again
     # Everything up to here stays: the garbage collector of a child need not touch, and thereby copy, its memory.
     gc.collect()
     gc.freeze()

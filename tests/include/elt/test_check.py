@@ -65,8 +65,10 @@ class TestManifest:
         (project / "models" / "marts" / "more.yml").write_text(
             "models: [{name: more, columns: [{name: one, data_type: int}]}]"
         )
+        assert manifest.changed_files() == ["models/marts/more.sql", "models/marts/more.yml"]
         manifest.build_manifest(settings)
         assert len(calls) == 1
+        assert manifest.changed_files() == []
 
     def test_a_project_that_dbt_cannot_parse_is_refused_with_its_words(self, project: Path) -> None:
         (project / "models" / "broken.sql").write_text("select * from {{ ref('nothing_of_that_name') }}")

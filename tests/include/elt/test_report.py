@@ -88,7 +88,7 @@ def test_loaded_streams_are_told_by_their_events() -> None:
     ],
 )
 def test_streams_that_were_not_loaded_have_a_row_too(extract: str, load: str | None, status: str) -> None:
-    states = {"shop.orders.extract": extract, "shop.orders.load": load, "dbt.orders.run": "success", "load": "failed"}
+    states = {"shop.orders.extract": extract, "shop.orders.load": load, "dbt.orders": "success", "load": "failed"}
     assert stream_results([], states) == [StreamResult("orders", status)]
 
 
@@ -105,7 +105,7 @@ def test_a_table_of_streams() -> None:
 
 
 def test_tests_belong_to_their_models() -> None:
-    states = {"dbt.orders.run": "success", "dbt.not_reached.run": "upstream_failed", "dbt.left_out_run": "skipped"}
+    states = {"dbt.orders": "success", "dbt.not_reached": "upstream_failed", "dbt.left_out": "skipped"}
     models = {each.model: each for each in model_results((RESULTS, MANIFEST), states)}
     assert list(models) == ["stg_orders", "orders", "history", "left_out", "not_reached", "shop.raw_orders (source)"]
     assert models["orders"].tests == Counter(ok=2, failed=1), "its own, the unit test and the one that reads both"
@@ -130,12 +130,12 @@ def test_a_table_of_models() -> None:
 
 def test_without_artifacts_the_tasks_tell() -> None:
     states = {
-        "dbt.orders.run": "failed",
-        "dbt.orders.test": "upstream_failed",
-        "dbt.history.snapshot": "success",
-        "dbt.stg_run": "running",
-        "dbt.countries_seed": "success",
-        "dbt.dbt_producer_watcher": "failed",
+        "dbt.orders": "failed",
+        "dbt.history": "success",
+        "dbt.stg": "deferred",
+        "dbt.countries": "success",
+        "dbt.source_shop_raw_orders": "success",
+        "dbt.dbt_build": "failed",
         "shop.orders.load": "success",
     }
     found = [(each.model, each.status) for each in model_results(None, states)]

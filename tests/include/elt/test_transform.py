@@ -12,58 +12,25 @@ import pytest
 from include.elt.errors import ContractError
 from include.elt.lake import slug
 from include.elt.settings import load_settings
-from include.elt.transform import Build, stale_nodes, transform
-
-NODES = {
-    "source.jdbt.shop.raw_orders": [],
-    "source.jdbt.shop.raw_customers": [],
-    "model.jdbt.stg_orders": ["source.jdbt.shop.raw_orders"],
-    "model.jdbt.stg_customers": ["source.jdbt.shop.raw_customers"],
-    "snapshot.jdbt.history": ["source.jdbt.shop.raw_orders"],
-    "test.jdbt.unique_orders": ["model.jdbt.stg_orders"],
-    "model.jdbt.customers": ["model.jdbt.stg_customers", "model.jdbt.stg_orders"],
-    "model.jdbt.only_customers": ["model.jdbt.stg_customers"],
-}
-
-
-def left_out(**statuses: str) -> set[str]:
-    nodes = {name: SimpleNamespace(depends_on=upstream) for name, upstream in NODES.items()}
-    results = [{"unique_id": f"source.jdbt.shop.{name}", "status": status} for name, status in statuses.items()]
-    pairs = stale_nodes({}, None, None, nodes, {"results": results})  # type: ignore[typeddict-item]
-    assert {state for _, state in pairs} <= {"skipped"}
-    return {name for name, _ in pairs}
-
-
-@pytest.mark.parametrize("status", ["error", "runtime error"])
-def test_everything_after_a_stale_source_is_left_out(status: str) -> None:
-    assert left_out(raw_orders=status, raw_customers="pass") == {
-        "model.jdbt.stg_orders",
-        "snapshot.jdbt.history",
-        "model.jdbt.customers",
-    }
-
-
-def test_a_warning_stops_nothing() -> None:
-    assert left_out(raw_orders="warn", raw_customers="warn") == set()
-
-
-def test_no_result_stops_nothing() -> None:
-    assert stale_nodes({}, None, None, None, None) == []  # type: ignore[typeddict-item]
+from include.elt.transform import Build, transform
 
 
 @pytest.mark.parametrize(
     ("chosen", "told"),
     [
-        (None, "source:web.users+ source:web.events+"),
-        ("", "source:web.users+ source:web.events+"),
-        ("stg_users", "stg_users,source:web.users+ stg_users,source:web.events+"),
+        (None, ["source:web.users+", "source:web.events+"]),
+        ("", ["source:web.users+", "source:web.events+"]),
+        ("stg_users", ["stg_users,source:web.users+", "stg_users,source:web.events+"]),
         (
             "+a tag:mart,b",
-            "+a,source:web.users+ +a,source:web.events+ tag:mart,b,source:web.users+ tag:mart,b,source:web.events+",
+            [
+                *("+a,source:web.users+", "+a,source:web.events+"),
+                *("tag:mart,b,source:web.users+", "tag:mart,b,source:web.events+"),
+            ],
         ),
     ],
 )
-def test_the_form_chooses_among_what_the_dag_builds(chosen: str | None, told: str) -> None:
+def test_the_form_chooses_among_what_the_dag_builds(chosen: str | None, told: list[str]) -> None:
     build = Build(load_settings(), {}, "dbt", ("source:web.users+", "source:web.events+"))
 
     assert build.selection(chosen) == told
@@ -83,20 +50,23 @@ class TestArtifacts:
     def build(self, tmp_path: Path) -> Build:
         return Build(load_settings(artifacts=tmp_path / "artifacts"), {}, "dbt")
 
-    def keep(self, build: Build, project: Path, task_id: str, **statuses: str) -> list[dict[str, Any]]:
+    def keep(
+        self, build: Build, project: Path, task_id: str, try_number: int = 1, max_tries: int = 1, **statuses: str
+    ) -> list[dict[str, Any]]:
         target = project / "target"
         target.mkdir(parents=True, exist_ok=True)
         results = [{"unique_id": f"model.jdbt.{name}", "status": status} for name, status in statuses.items()]
         (target / "run_results.json").write_text(json.dumps({"results": results}))
         (target / "manifest.json").write_text("{}")
-        ti = SimpleNamespace(dag_id="web_shop", task_id=task_id)
-        build.keep_artifacts(str(project), {"run_id": self.RUN, "ti": ti})  # type: ignore[typeddict-item]
+        ti = SimpleNamespace(dag_id="web_shop", task_id=task_id, try_number=try_number, max_tries=max_tries)
+        context: Any = {"run_id": self.RUN, "ti": ti, "task": SimpleNamespace(retries=1)}
+        build.keep_artifacts(target, context)
         kept = build.settings.artifacts / "web_shop" / slug(self.RUN) / "run_results.json"
         return list(json.loads(kept.read_text())["results"])
 
     def test_a_node_that_is_built_again_replaces_its_result(self, build: Build, tmp_path: Path) -> None:
-        self.keep(build, tmp_path / "a", build.producer, orders="error", customers="success")
-        results = self.keep(build, tmp_path / "b", "dbt.orders.run", orders="success")
+        self.keep(build, tmp_path / "a", build.task_id, orders="error", customers="success")
+        results = self.keep(build, tmp_path / "b", "dbt.orders", orders="success")
 
         assert {result["unique_id"]: result["status"] for result in results} == {
             "model.jdbt.orders": "success",
@@ -107,22 +77,29 @@ class TestArtifacts:
         build = Build(load_settings(artifacts=tmp_path / "artifacts", artifacts_keep=2), {}, "dbt")
         for number in range(4):
             self.RUN = f"run {number}"
-            self.keep(build, tmp_path / "project", build.producer, orders="success")
+            self.keep(build, tmp_path / "project", build.task_id, orders="success")
 
         assert {folder.name for folder in (build.settings.artifacts / "web_shop").iterdir()} == {"run_2", "run_3"}
 
     def test_an_invocation_without_results_keeps_those_of_before(self, build: Build, tmp_path: Path) -> None:
-        before = self.keep(build, tmp_path / "a", build.producer, orders="success")
+        before = self.keep(build, tmp_path / "a", build.task_id, orders="success")
         (tmp_path / "b" / "target").mkdir(parents=True)
-        context: Any = {"run_id": self.RUN, "ti": SimpleNamespace(dag_id="web_shop", task_id="dbt.x.source")}
+        context: Any = {"run_id": self.RUN, "ti": SimpleNamespace(dag_id="web_shop", task_id="dbt.source_x")}
 
-        build.keep_artifacts(str(tmp_path / "b"), context)
+        build.keep_artifacts(tmp_path / "b" / "target", context)
 
         kept = build.settings.artifacts / "web_shop" / slug(self.RUN) / "run_results.json"
         assert json.loads(kept.read_text())["results"] == before
 
-    def test_another_build_of_the_run_replaces_all(self, build: Build, tmp_path: Path) -> None:
-        self.keep(build, tmp_path / "a", build.producer, orders="error", customers="success")
-        results = self.keep(build, tmp_path / "b", build.producer, orders="success")
+    def test_the_next_try_of_the_build_adds_to_the_one_before(self, build: Build, tmp_path: Path) -> None:
+        self.keep(build, tmp_path / "a", build.task_id, orders="error", customers="success")
+        results = self.keep(build, tmp_path / "b", build.task_id, try_number=2, orders="success")
+
+        assert {result["unique_id"] for result in results} == {"model.jdbt.orders", "model.jdbt.customers"}
+        assert {result["status"] for result in results} == {"success"}
+
+    def test_a_build_that_was_cleared_replaces_all(self, build: Build, tmp_path: Path) -> None:
+        self.keep(build, tmp_path / "a", build.task_id, orders="error", customers="success")
+        results = self.keep(build, tmp_path / "b", build.task_id, try_number=2, max_tries=2, orders="success")
 
         assert [result["unique_id"] for result in results] == ["model.jdbt.orders"]
