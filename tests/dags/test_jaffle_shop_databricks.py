@@ -1,4 +1,4 @@
-"""jaffle_shop with WAREHOUSE=databricks: `dag.test()` and a real Airflow, with a token and as a service principal."""
+"""jaffle_shop with WAREHOUSE=databricks and `dag.test()`, with a token and as a service principal."""
 
 from __future__ import annotations
 
@@ -21,10 +21,8 @@ from include.elt.paths import ROOT
 from include.elt.replication import read_replication
 from include.elt.settings import load_settings
 from include.elt.warehouse import open_warehouse
-from include.sample_data.generate import generate
 from tests.conftest import Deployment
 from tests.support.databricks_standin.running import CLIENT_ID, StandIn
-from tests.support.real_airflow import pages, real_airflow
 
 pytestmark = [pytest.mark.databricks_standin, pytest.mark.slow, pytest.mark.timeout(2400)]
 
@@ -207,20 +205,6 @@ def test_a_wrong_token_fails_at_once_and_says_so(both: Both) -> None:
     assert "Invalid access token" in outcome.log
     assert "dapi-wrong-token" not in outcome.log
     assert both.compare()["raw.raw_orders"] == 500
-
-
-def test_a_real_airflow_as_a_service_principal_with_a_hundred_thousand_orders(both: Both) -> None:
-    generate(both.databricks.files, customer_count=10_000, order_count=100_000)
-    both.use("principal", "prod")
-    with real_airflow(both.databricks) as airflow:
-        run_id = airflow.trigger("jaffle_shop")
-        states = airflow.states("jaffle_shop", run_id)
-        told = [text for _, text in pages(airflow, "jaffle_shop", run_id)]
-    assert set(states.values()) == {"success"}, states
-    both.run_on_duckdb()
-    counts = both.compare()
-    assert counts["raw.raw_orders"] == counts["marts.orders"] == 100_000
-    both.check_secrets(*told)
 
 
 def remove(file: Path, column: str, value: str) -> None:

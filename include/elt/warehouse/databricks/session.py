@@ -83,7 +83,7 @@ class Session:
                 _socket_timeout=_SOCKET,
                 _retry_stop_after_attempts_count=60,
                 _retry_stop_after_attempts_duration=float(wake_timeout),
-                _retry_delay_max=30.0,
+                _retry_delay_max=10.0,  # the connector waits that long where a server says when to come again
             )
         if (waited := time.monotonic() - started) > 5:
             log.info("the SQL warehouse let us wait for %.0f s", waited)

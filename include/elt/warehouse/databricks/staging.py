@@ -24,6 +24,8 @@ _READ = 1024**3
 """Bytes up to which a file's digest is computed by the warehouse, which has to hold it in memory for that; of a larger
 one the size is compared."""
 
+_NO_FILES = re.compile(r"\[(CF_EMPTY_DIR_FOR_SCHEMA_INFERENCE|PATH_NOT_FOUND)[\].]")
+
 
 class Staging:
     """The tables of one load.
@@ -64,10 +66,16 @@ class Staging:
 
     def _files(self, what: str, where: str) -> list[tuple[str, object]]:
         """Name and something else of the Parquet files of the extraction."""
-        rows = self.sql.rows(
+        statement = (
             f"SELECT path, {what} FROM read_files({literal(self.location)}, format => 'binaryFile',"
             f" fileNamePattern => '*.parquet') {where}".rstrip()
         )
+        try:
+            rows = self.sql.rows(statement)
+        except LoadError as error:
+            if _NO_FILES.search(str(error)):
+                return []
+            raise
         return [(str(path).rpartition("/")[2], value) for path, value in rows]
 
     def fill(self) -> None:
