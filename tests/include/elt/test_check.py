@@ -89,4 +89,4 @@ def test_a_wrong_setting_ends_make_with_exit_code_2() -> None:
     )
 
     assert result.returncode == 2
-    assert result.stderr.strip() == "WAREHOUSE='snowflake' is refused; allowed: 'duckdb'"
+    assert result.stderr.strip() == "WAREHOUSE='snowflake' is refused; allowed: 'duckdb' or 'databricks'"
