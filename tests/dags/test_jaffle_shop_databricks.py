@@ -21,7 +21,7 @@ from include.elt.paths import ROOT
 from include.elt.replication import read_replication
 from include.elt.settings import load_settings
 from include.elt.warehouse import open_warehouse
-from tests.conftest import Deployment
+from tests.conftest import Deployment, Outcome
 from tests.support.databricks_standin.running import CLIENT_ID, StandIn
 
 pytestmark = [pytest.mark.databricks_standin, pytest.mark.slow, pytest.mark.timeout(2400)]
@@ -153,14 +153,19 @@ def both(
     return Both(folder, deployment, databricks)
 
 
-def test_a_first_run_with_a_token_and_a_second_one_as_a_service_principal(both: Both) -> None:
+@pytest.fixture(scope="module")
+def first(both: Both) -> Outcome:
+    """A first run, with a token, in both."""
     both.use("token")
-    first = both.databricks.run()
-    assert set(first.tasks.values()) == {"success"}, first.log[-8000:]
+    outcome = both.databricks.run()
+    assert set(outcome.tasks.values()) == {"success"}, outcome.log[-8000:]
     both.run_on_duckdb()
     counts = both.compare()
     assert counts["raw.raw_orders"] == counts["marts.orders"] == counts["snapshots.order_status_history"] == 500
+    return outcome
 
+
+def test_a_second_run_as_a_service_principal(both: Both, first: Outcome) -> None:
     shop = both.databricks
     shop.edit("raw_orders.csv", 1, "status", "returned")
     shop.edit("raw_customers.csv", 2, "last_name", 'O\'Neill \\ "Ng"')
@@ -186,6 +191,7 @@ def test_a_first_run_with_a_token_and_a_second_one_as_a_service_principal(both: 
     both.check_secrets(first.log, second.log)
 
 
+@pytest.mark.usefixtures("first")
 def test_each_statement_tells_the_dag_the_task_and_the_run(both: Both) -> None:
     tags = {entry["tags"] for entry in both.standin.entries() if entry["tags"] and "jaffle_shop" in entry["tags"]}
     loads = [each for each in tags if "task:shop.raw_orders.load" in each]
@@ -196,6 +202,7 @@ def test_each_statement_tells_the_dag_the_task_and_the_run(both: Both) -> None:
     assert all(part in models[0] for part in ("dag:jaffle_shop", "project:jdbt", "run:manual__"))
 
 
+@pytest.mark.usefixtures("first")
 def test_a_wrong_token_fails_at_once_and_says_so(both: Both) -> None:
     both.use("token")
     wrong = both.standin.connection_json("token", password="dapi-wrong-token")
