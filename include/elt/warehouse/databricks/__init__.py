@@ -88,6 +88,7 @@ class DatabricksWarehouse:
                 seconds=round(time.monotonic() - started, 3),
                 watermark=load.table.watermark(manifest.update_key),
                 repeated=False,
+                schema_change="; ".join(load.schema_changes),
             )
             load_log.record(result, created=load.created)
         log.info(

@@ -24,7 +24,7 @@ from include.elt.warehouse.databricks.staging import Staging
 from include.elt.warehouse.databricks.table import Table
 from include.elt.warehouse.databricks.text import exact, listed, literal, quoted, type_of
 from include.elt.warehouse.rules import check_counts, check_order, files_of, window_of
-from include.elt.warehouse.schema import compare, decide, way_out
+from include.elt.warehouse.schema import compare, decide, in_words, way_out
 
 log = logging.getLogger("include.elt.warehouse.databricks")
 
@@ -80,6 +80,7 @@ class Load:
         self.begun = load_log.begun_before() if self.table.exists else None
         self.created = self.begun.created if self.begun else not self.table.exists
         self._types = {name: type_of(data_type) for name, data_type in manifest.columns}
+        self.schema_changes: list[str] = []
         self._at = f"CAST({literal(manifest.extracted_at)} AS timestamp)"
 
     def run(self) -> Changes:
@@ -131,6 +132,8 @@ class Load:
         soft = self.policy.deletes == "soft"
         there = self.table.live() if soft else self.table.count()
         self._refuse_empty(self.manifest.rows, there, "the source", "an empty full-refresh would lose them")
+        if self.table.exists:
+            self.schema_changes += in_words(compare(self._types, self.table.columns))
         select = self._as_new()
         kept = marked = 0
         if soft and self.table.exists:
@@ -324,7 +327,8 @@ class Load:
         difference = compare(self._types, table.columns)
         change = decide(difference, self.policy.on_schema_change, table.name, manifest.primary_key, manifest.mode)
         stamps = {name: "timestamp" for name in self._stamps() if name not in table.columns}
-        for note in (*change.notes, *(f"the column {name} is added" for name in stamps)):
+        self.schema_changes += [*change.notes, *(f"the column {name} is added" for name in stamps)]
+        for note in self.schema_changes:
             log.warning("%s: %s", table.name, note)
         there = {n: change.widen.get(n, kind) for n, kind in table.columns.items()} | dict(change.add)
         pairs = {n: (kind, there[n]) for n, kind in self._types.items() if n not in change.leave_out}

@@ -106,6 +106,7 @@ class LoadLog:
             "table": "table_name",
             "seconds": "load_seconds",
             "repeated": "TRUE",
+            "schema_change": "''",  # it was told with the first load
         }
         rows = self.sql.rows(
             f"SELECT {', '.join(figures.values())} FROM {self.log.quoted}"
