@@ -37,7 +37,8 @@ class Plan:
     Attributes:
         select: dbt's `--select`: each entry one of its selections.
         exclude: dbt's `--exclude`.
-        chosen: the run's form chose among the nodes, so that those without a result are skipped and not missing.
+        chosen: what the run's form chose among the nodes, in words; those without a result are then skipped and not
+            missing. Empty where it chose nothing.
         options: more options of `dbt build`, e.g. `--full-refresh`.
         variables: dbt's `--vars`.
         environment: environment variables for dbt; may hold secrets.
@@ -47,7 +48,7 @@ class Plan:
 
     select: Sequence[str] = ()
     exclude: Sequence[str] = ()
-    chosen: bool = False
+    chosen: str = ""
     options: Sequence[str] = ()
     variables: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -112,7 +113,7 @@ class DbtBuild(BaseOperator):
                 self.log.warning("%s: %s; what depends on it is not built", unique_id, why)
                 board.add(Result(unique_id, "error", why))
             with Publisher(
-                str(ti.id), board, manifest, ti.xcom_push, last=last, chosen=plan.chosen, changed=notes.write
+                str(ti.id), board, manifest, ti.xcom_push, last=last, chosen=bool(plan.chosen), changed=notes.write
             ) as publisher:
                 try:
                     result = dbt.invoke("build", *words, *plan.options, callbacks=[publisher])
@@ -122,7 +123,7 @@ class DbtBuild(BaseOperator):
         counts = _counts(board)
         self.log.info("dbt build: %s; %s status writes, %.2f s", counts, publisher.writes, publisher.seconds)
         if nothing:
-            raise AirflowFailException(f"the selection {' '.join(plan.select)!r} gives nothing to build")
+            raise AirflowFailException(f"{plan.chosen} selects nothing of what this DAG builds")
         self._judge(board, bool(result.success), last=last)
         self._tell_assets(context, board)
 

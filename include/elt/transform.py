@@ -147,7 +147,7 @@ class Build:
         return Plan(
             select=self.selection(params["dbt_select"]),
             exclude=[*exclude, *(f"source:{source}+" for source in failed)],
-            chosen=bool(params["dbt_select"] or exclude),
+            chosen=", ".join(f"{name}={params[name]!r}" for name in ("dbt_select", "dbt_exclude") if params.get(name)),
             options=_options(params),
             variables=params.get("dbt_vars") or {},
             environment=dbt_environment(self.settings, context),

@@ -115,7 +115,7 @@ def declare(folder: str, dag_id: str, retries: int) -> Any:
     def plan(context: Any) -> Plan:
         params = context["params"]
         environment = {"WATCHED_WAREHOUSE": str(place / "warehouse.duckdb")}
-        return Plan(params.get("select", "").split(), chosen="select" in params, environment=environment)
+        return Plan(params.get("select", "").split(), chosen=params.get("select", ""), environment=environment)
 
     def keep(target: Path, context: Any) -> None:
         results = target / "run_results.json"
