@@ -12,14 +12,17 @@ from typing import Any
 
 KNOWN: dict[str, tuple[str, str]] = {
     "emulated:copy-into": (
-        r"COPY INTO `\w+`\.`ops`\.`load__\w+` FROM '(/Volumes|s3://)",
+        r"COPY INTO `\w+`\.`(smoke_\w+_)?ops`\.`load__\w+` FROM '(/Volumes|s3://)",
         "Databricks only. The Parquet files are read by Spark and inserted; a column of another type is refused.",
     ),
     "emulated:read-files": (
         r"SELECT path, (sha2\(content, 256\)|length) FROM read_files\(",
         "Databricks' table function; Spark's binaryFile source reads the same files, and Spark computes the digest.",
     ),
-    "emulated:volume": (r"CREATE VOLUME IF NOT EXISTS lake\.files", "Set-up of the tests; volumes are folders here."),
+    "emulated:volume": (
+        r"CREATE VOLUME (IF NOT EXISTS lake\.files|`\w+`\.`smoke_\w+_raw`\.`lake`)",
+        "Set-up of the tests, and of the trial; volumes are folders here.",
+    ),
     "emulated:describe-as-json": (
         r"DESCRIBE (TABLE )?EXTENDED \S+ AS JSON",
         "dbt-databricks reads columns and properties from it; Spark's own has other fields for our catalog.",
