@@ -126,7 +126,9 @@ class Build:
         params = context["params"]
         if params["dry_run"]:
             raise AirflowSkipException("dry run: dbt builds nothing")
-        failed = self._failed_sources(context)
+        states = self._states(context, list(self.loads.values()))
+        failed = [source for source, task in self.loads.items() if states.get(task) in {"failed", "upstream_failed"}]
+        loaded = [source for source, task in self.loads.items() if states.get(task) == "success"]
         if self.loads and len(failed) == len(self.loads):
             raise AirflowSkipException("every stream failed; there is nothing to build")
         if changed := changed_files():
@@ -151,7 +153,7 @@ class Build:
             options=_options(params),
             variables=params.get("dbt_vars") or {},
             environment=dbt_environment(self.settings, context),
-            fresh=self._watched_for_freshness(failed),
+            fresh=_with_freshness(loaded),
         )
 
     def selection(self, chosen: str | None) -> list[str]:
@@ -207,15 +209,12 @@ class Build:
         states = RuntimeTaskInstance.get_task_states(dag_id=context["ti"].dag_id, task_ids=task_ids, run_ids=[run_id])
         return {task: str(state) for task, state in states.get(run_id, {}).items()}
 
-    def _failed_sources(self, context: Context) -> list[str]:
-        states = self._states(context, list(self.loads.values()))
-        return [source for source, task in self.loads.items() if states.get(task) in {"failed", "upstream_failed"}]
 
-    def _watched_for_freshness(self, failed: Sequence[str]) -> list[str]:
-        """Sources that were loaded and say how old they may be."""
-        sources = json.loads(MANIFEST.with_name(GRAPH).read_bytes())["sources"]
-        loaded = [f"source.{PROJECT}.{source}" for source in self.loads if source not in failed]
-        return [each for each in loaded if each in sources and _says_freshness(sources[each].get("freshness"))]
+def _with_freshness(loaded: Sequence[str]) -> list[str]:
+    """Unique ids of the sources that were loaded and say how old they may be."""
+    sources = json.loads(MANIFEST.with_name(GRAPH).read_bytes())["sources"]
+    unique_ids = [f"source.{PROJECT}.{source}" for source in loaded]
+    return [each for each in unique_ids if each in sources and _says_freshness(sources[each].get("freshness"))]
 
 
 def _says_freshness(freshness: Mapping[str, Any] | None) -> bool:

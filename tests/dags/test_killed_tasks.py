@@ -20,12 +20,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ORDERS = 300_000
 
 
-def sling_of(stream: str) -> psutil.Process | None:
-    """The Sling process that extracts a stream."""
+def sling_of(stream: str, folder: Path) -> psutil.Process | None:
+    """The Sling process that extracts a stream of the deployment in that folder; other tests have such streams too."""
     for process in psutil.process_iter():
         try:
             command = process.cmdline()
-            if any(f"shop_files.{stream}." in word for word in command):
+            if any(str(folder) in word and f"shop_files.{stream}." in word for word in command):
                 return process
         except psutil.Error:
             continue
@@ -52,9 +52,13 @@ class Killer:
         self.killed: set[str] = set()
 
     def look(self) -> None:
-        if "sling" not in self.killed and (sling := sling_of("raw_orders")):
+        if "sling" not in self.killed and (sling := sling_of("raw_orders", self.warehouse.parent)):
             self._kill("sling", sling.pid)
-        if "extract" not in self.killed and (sling := sling_of("raw_payments")) and (task := sling.parent()):
+        if (
+            "extract" not in self.killed
+            and (sling := sling_of("raw_payments", self.warehouse.parent))
+            and (task := sling.parent())
+        ):
             self._kill("extract", task.pid)
         if "load" not in self.killed and (pid := writer_of(self.warehouse)):
             self._kill("load", pid)

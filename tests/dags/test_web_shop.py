@@ -40,7 +40,7 @@ def loaded(server: Server, tmp_path_factory: pytest.TempPathFactory, new_deploym
 def used(server: Server, loaded: Any, tmp_path: Path) -> Iterator[Shop]:
     """A copy of the shop and of the deployment with one run behind it."""
     first, outcome = loaded
-    assert outcome.state == "success", outcome.log[-5000:]
+    assert outcome.state == "success", (outcome.tasks, outcome.log[-200000:])
     shutil.copytree(first.deployment.folder, tmp_path / "used")
     deployment = type(first.deployment)(tmp_path / "used")
     with Shop.on(server, deployment, template=first.database) as shop:
@@ -92,14 +92,14 @@ class TestFirstRun:
 def later(server: Server, loaded: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The shop after another day and another run: the shop, what the source was before it, the outcome."""
     first, outcome = loaded
-    assert outcome.state == "success", outcome.log[-5000:]
+    assert outcome.state == "success", (outcome.tasks, outcome.log[-200000:])
     folder = tmp_path_factory.mktemp("later") / "deployment"
     shutil.copytree(first.deployment.folder, folder)
     with Shop.on(server, type(first.deployment)(folder), name="later", template=first.database) as shop:
         before = {table: shop.source(table) for table in STREAMS}
         shop.next_day()
         outcome = shop.deployment.run("web_shop")
-        assert outcome.state == "success", outcome.log[-5000:]
+        assert outcome.state == "success", (outcome.tasks, outcome.log[-200000:])
         yield shop, before, outcome
 
 
