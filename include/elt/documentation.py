@@ -15,7 +15,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from include.elt.alerts.run import PROCESS_CONTEXT
+from include.elt.alerts.deadlines import PROCESS_CONTEXT, RunQueued, TablesLoaded, span
 from include.elt.errors import EltError
 from include.elt.manifest import MANIFEST, build_manifest
 from include.elt.metrics import METRICS, PREFIX
@@ -66,6 +66,17 @@ def _span(delta: Any) -> str:
     return f"{seconds} seconds" if seconds else "none"
 
 
+def _deadline(alert: Any) -> str:
+    """What is told when."""
+    match alert.reference:
+        case RunQueued():
+            return f"told {span(alert.interval.total_seconds())} after it was queued"
+        case TablesLoaded(tables, seconds):
+            return f"told when one is older than {span(seconds)}: " + ", ".join(f"`{table}`" for table in tables)
+        case other:
+            return f"told {span(alert.interval.total_seconds())} after {other.reference_name}"
+
+
 def _schedule(dag: Any) -> str:
     timetable = dag.timetable
     text = getattr(timetable, "_expression", None) or getattr(timetable, "expression", None) or dag.schedule
@@ -85,7 +96,7 @@ def dags_page(found: Mapping[str, Any]) -> str:
             ("owners", ", ".join(sorted({task.owner for task in dag.tasks}))),
             ("tags", ", ".join(sorted(dag.tags))),
             ("at most", f"{dag.max_active_runs} run at a time, {_span(dag.dagrun_timeout)} each"),
-            ("deadline", ", ".join(f"told {_span(each.interval)} after it was queued" for each in deadlines) or "none"),
+            ("deadlines", "; ".join(_deadline(each) for each in deadlines) or "none"),
             ("task groups", ", ".join(f"`{group}`" for group in groups) or "none"),
             ("assets", ", ".join(f"`{name}`" for name in outlets) or "none"),
         ]

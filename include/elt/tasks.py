@@ -21,6 +21,7 @@ from airflow.sdk.execution_time.hitl import upsert_hitl_detail
 from airflow.sdk.log import mask_secret, redact  # type: ignore[attr-defined]
 
 from include.elt import metrics
+from include.elt.alerts.deadlines import Promise, keep_fresh, wanted
 from include.elt.connections import AirflowConnection, secrets_of
 from include.elt.contract import read_contracts
 from include.elt.errors import EltError, LakeError, SchemaChangeError, SettingsError
@@ -405,6 +406,8 @@ def _stream_tags(context: Context) -> dict[str, str]:
 def extract_and_load(replication: Replication, settings: Settings) -> dict[str, LoadOperator]:
     """The task group of a replication: extract and load per stream, in the DAG at hand.
 
+    A table whose contract says how old it may be (`freshness`, `warn_after`) gives the DAG a deadline.
+
     Args:
         replication: its streams become tasks `<group>.<stream>.extract` and `.load`, where the group is the
             replication's name up to the first underscore, so that it stays when the kind of source changes.
@@ -415,7 +418,7 @@ def extract_and_load(replication: Replication, settings: Settings) -> dict[str, 
     """
     group_id = replication.name.split("_")[0]
     loads: dict[str, LoadOperator] = {}
-    with TaskGroup(group_id, tooltip=f"Streams of {replication.file.name}"):
+    with TaskGroup(group_id, tooltip=f"Streams of {replication.file.name}") as group:
         for stream in replication.streams:
             with TaskGroup(stream.id, tooltip=f"{stream.name} → {stream.table}"):
                 common: dict[str, Any] = {"replication": replication, "stream": stream, "settings": settings}
@@ -423,4 +426,14 @@ def extract_and_load(replication: Replication, settings: Settings) -> dict[str, 
                 load = LoadOperator(task_id="load", extract_task_id=extract.task_id, **common)
                 extract >> load
             loads[stream.table] = load
+    if wanted():
+        limits = {table: contract.late_after for table, contract in read_contracts().items()}
+        keep_fresh(
+            group.dag,
+            {
+                table: Promise(load.task_id, load.owner, limit)
+                for table, load in loads.items()
+                if (limit := limits.get(table))
+            },
+        )
     return loads

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from include.elt.freshness import seconds_of
 from plugins.data_platform.answers import (
     FailedTest,
     Freshness,
@@ -26,7 +26,6 @@ from plugins.data_platform.metadata import HISTORY, LIMIT, TRENDS, Event, LastRu
 
 _RUNNING = frozenset({"running", "queued", "scheduled", "deferred", "up_for_reschedule", "restarting"})
 _BUILT = ("model", "snapshot", "seed")
-_UNITS = {"minute": 60, "hour": 3600, "day": 24 * 3600}
 
 
 def streams(metadata: Metadata, now: datetime | None = None, *, history: bool = True) -> Streams:
@@ -106,12 +105,6 @@ def freshness(at: datetime | None, late_after: int | None, stale_after: int | No
     if stale_after is not None and age > stale_after:
         return "stale"
     return "late" if late_after is not None and age > late_after else "fresh"
-
-
-def seconds_of(span: object) -> int | None:
-    """A time span like `36 hours` in seconds; None for anything else."""
-    match = re.fullmatch(r"(\d+) (minute|hour|day)s?", str(span or ""))
-    return int(match[1]) * _UNITS[match[2]] if match else None
 
 
 def _stream(

@@ -78,7 +78,8 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, task
 
-from include.elt.alerts.run import report_run, run_deadline
+from include.elt.alerts.deadlines import run_deadline
+from include.elt.alerts.run import report_run
 from include.elt.paths import REPLICATIONS
 from include.elt.replication import read_replication
 from include.elt.settings import load_settings
@@ -96,7 +97,7 @@ sites = read_replication(REPLICATIONS / "sites_files.yaml", settings.variables()
 with DAG(dag_id="sites", schedule=None, default_args=DEFAULT_ARGS, params=pipeline_params(sites), **told):
     extract_and_load(sites, settings)
 
-with DAG(dag_id="slow", schedule=None, deadline=run_deadline(stock, after=timedelta(seconds=3)), **told):
+with DAG(dag_id="slow", schedule=None, deadline=run_deadline(after=timedelta(seconds=3)), **told):
 
     @task
     def sleep() -> None:
