@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
@@ -13,4 +13,4 @@ class DeadlinesPlugin(AirflowPlugin):
     """What Airflow is told."""
 
     name = "deadlines"
-    deadline_references: ClassVar[list[Any]] = [RunQueued, TablesLoaded]
+    deadline_references: list[Any] = [RunQueued, TablesLoaded]

@@ -17,6 +17,7 @@ from typing import Any
 
 from include.elt.alerts.deadlines import PROCESS_CONTEXT, RunQueued, TablesLoaded, span
 from include.elt.errors import EltError
+from include.elt.logs import FIELDS
 from include.elt.manifest import MANIFEST, build_manifest
 from include.elt.metrics import METRICS, PREFIX
 from include.elt.paths import ROOT, shown
@@ -30,6 +31,9 @@ _ABOUT_METRICS = """\
 Sent through Airflow's own client beside Airflow's metrics, when `[metrics] statsd_on` or `otel_on` is set; Airflow puts
 its prefix (`airflow.`) in front. [grafana.json](grafana.json) is a dashboard on them, for Prometheus behind an
 OpenTelemetry collector: there `airflow.elt.stream.rows` is `airflow_elt_stream_rows_total`."""
+_ABOUT_LOGS = """\
+Beside what people read, a task writes these lines, as JSON in its log like all of Airflow's, with `task_id` and
+`try_number`: to be searched in whatever collects the logs (remote logging, or the containers' output)."""
 
 _LAYERS = ("staging", "intermediate", "marts")
 
@@ -224,6 +228,9 @@ def metrics_page() -> str:
         _MADE,
         _ABOUT_METRICS,
         _table("metric", "kind", "unit", "tags", "what it is", rows=rows),
+        "## Log lines",
+        _ABOUT_LOGS,
+        _table("event", "fields", rows=((f"`{event}`", ", ".join(names)) for event, names in FIELDS.items())),
     ]
     return "\n\n".join(parts) + "\n"
 

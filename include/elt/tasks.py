@@ -27,6 +27,7 @@ from include.elt.contract import read_contracts
 from include.elt.errors import EltError, LakeError, SchemaChangeError, SettingsError
 from include.elt.extract import Extraction
 from include.elt.lake import open_lake
+from include.elt.logs import tell
 from include.elt.modes import Span, plan
 from include.elt.replication import Meta, Replication, Stream, check_against
 from include.elt.settings import EXTRACT_POOL, WAREHOUSE_POOL, Settings
@@ -163,7 +164,9 @@ def _airflow_errors(context: Context) -> Iterator[None]:
     except EltError as error:
         text = str(redact(str(error)))[:_PROBLEM_LENGTH]
         context["ti"].xcom_push(key=PROBLEM, value={"kind": error.kind, "text": text})
-        metrics.count("stream.failures", _stream_tags(context))
+        tags = _stream_tags(context)
+        metrics.count("stream.failures", tags)
+        tell("failed", **tags, run_id=context["run_id"], kind=error.kind, text=text)
         if not error.final:
             raise
         raise AirflowFailException(str(error)) from None  # the message says it all; a cause would repeat it
@@ -268,6 +271,15 @@ class ExtractOperator(BaseOperator):
             lake = open_lake(self.settings, _connection)
             self._extraction = Extraction(self.replication, self.stream, contract, self.settings, source, lake)
             manifest, location = self._extraction.run(context["run_id"], reading, dry_run=params["dry_run"])
+        tell(
+            "extracted",
+            **_stream_tags(context),
+            run_id=context["run_id"],
+            mode=manifest.mode,
+            rows=manifest.rows,
+            rejected=manifest.rows_rejected,
+            seconds=manifest.seconds,
+        )
         return {
             "location": location,
             "mode": manifest.mode,
@@ -380,13 +392,23 @@ class LoadOperator(BaseOperator):
             "tolerated": self.stream.meta.tolerated(manifest.source_rows) if manifest.source_rows is not None else None,
         }
         context["outlet_events"][self.asset].extra = extra
-        self._count(context, result, manifest.seconds)
+        self._count(context, result, manifest.mode, manifest.seconds)
         return extra
 
-    def _count(self, context: Context, result: LoadResult, extract_seconds: float) -> None:
+    def _count(self, context: Context, result: LoadResult, mode: str, extract_seconds: float) -> None:
         """Tell the load as metrics, and as one structured log line."""
         tags = _stream_tags(context)
-        log.info("loaded", extra={**tags, "run_id": context["run_id"], "rows": result.rows_loaded})
+        tell(
+            "loaded",
+            **tags,
+            run_id=context["run_id"],
+            table=result.table,
+            mode=mode,
+            rows=result.rows_loaded,
+            rejected=result.rows_rejected,
+            rows_total=result.rows_total,
+            seconds=result.seconds,
+        )
         if result.repeated:
             return
         metrics.count("stream.loads", tags)

@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Executable, and_, func, literal, or_, sele
 from sqlalchemy.orm import Session, aliased
 
 from include.elt.results import KEY as RESULTS
-from include.elt.results import SECONDS, unpacked
+from include.elt.results import TREND, unpacked
 
 HISTORY = 20
 """Loads of a stream that are shown."""
@@ -77,7 +77,7 @@ class LastRun:
 
 @dataclass(frozen=True)
 class Results:
-    """Results of dbt, or just its seconds, that one task told."""
+    """Results of dbt, or just the trend of them, that one task told."""
 
     dag_run_id: int
     dag_id: str
@@ -217,8 +217,8 @@ class Metadata:
         )
         return {(row[0], row[1]): None if row[2] is None else str(row[2]) for row in self._rows(query)}
 
-    def problems(self, runs: Iterable[LastRun]) -> dict[tuple[str, str], str]:
-        """Why tasks of these runs failed, by DAG and task."""
+    def problems(self, runs: Iterable[LastRun]) -> dict[tuple[str, str], tuple[str, str]]:
+        """Kind and text of why tasks of these runs failed, by DAG and task."""
         ids = [run.id for run in runs]
         if not ids:
             return {}
@@ -227,16 +227,28 @@ class Metadata:
             .where(XComModel.key == PROBLEM, XComModel.dag_run_id.in_(ids))
             .limit(LIMIT)
         )
-        return {(row[0], row[1]): _text(row[2]) for row in self._rows(query)}
+        return {(row[0], row[1]): _problem(row[2]) for row in self._rows(query)}
 
-    def durations(self) -> list[Results]:
-        """Seconds by node of dbt in the last `TRENDS` runs of each DAG, the newest first.
+    def starts(self, dag_ids: Collection[str], after: datetime) -> list[tuple[str, datetime]]:
+        """When runs of some DAGs began after a time, the earliest first."""
+        if not dag_ids:
+            return []
+        query = (
+            select(DagRun.dag_id, DagRun.start_date)
+            .where(DagRun.dag_id.in_(dag_ids), DagRun.start_date > after)
+            .order_by(DagRun.start_date)
+            .limit(LIMIT)
+        )
+        return [(row[0], row[1]) for row in self._rows(query)]
+
+    def trends(self) -> list[Results]:
+        """Seconds and failures by node of dbt in the last `TRENDS` runs of each DAG, the newest first.
 
         Several tasks of a run may have told some.
         """
         found = (
             select(XComModel.dag_run_id, XComModel.dag_id)
-            .where(XComModel.key == SECONDS, *self._of_run(XComModel.dag_id, XComModel.run_id))
+            .where(XComModel.key == TREND, *self._of_run(XComModel.dag_id, XComModel.run_id))
             .group_by(XComModel.dag_run_id, XComModel.dag_id)
             .order_by(XComModel.dag_run_id.desc())
             .limit(LIMIT)
@@ -245,7 +257,7 @@ class Metadata:
         for run, dag_id in self._rows(found):
             if dag_id in self._readable and len(chosen.setdefault(dag_id, [])) < TRENDS:
                 chosen[dag_id].append(run)
-        return self._told(SECONDS, [run for runs in chosen.values() for run in runs])
+        return self._told(TREND, [run for runs in chosen.values() for run in runs])
 
     def results(self, dag_run_ids: Collection[int]) -> list[Results]:
         """What dbt did in some runs, the newest first."""
@@ -290,11 +302,13 @@ def _mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _text(value: object) -> str:
-    """The text of a problem; some versions of Airflow keep an XCom as JSON in JSON."""
+def _problem(value: object) -> tuple[str, str]:
+    """Kind and text of a problem; some versions of Airflow keep an XCom as JSON in JSON."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except ValueError:
-            return str(value)
-    return str(value.get("text") or "") if isinstance(value, dict) else str(value or "")
+            return "", str(value)
+    if not isinstance(value, dict):
+        return "", str(value or "")
+    return str(value.get("kind") or ""), str(value.get("text") or "")

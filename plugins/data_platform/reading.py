@@ -17,12 +17,16 @@ from plugins.data_platform.answers import (
     Node,
     NodeStatus,
     Overview,
+    Problems,
     Run,
+    State,
     Stream,
     Streams,
     StreamStatus,
+    Verdict,
 )
 from plugins.data_platform.metadata import HISTORY, LIMIT, TRENDS, Event, LastRun, Metadata, Results, Table
+from plugins.data_platform.problems import find_problems
 
 _RUNNING = frozenset({"running", "queued", "scheduled", "deferred", "up_for_reschedule", "restarting"})
 _BUILT = ("model", "snapshot", "seed")
@@ -53,7 +57,11 @@ def streams(metadata: Metadata, now: datetime | None = None, *, history: bool = 
 def models(metadata: Metadata, now: datetime | None = None) -> Models:
     """Models, snapshots, seeds and the sources with tests, as dbt left them in the last run that built them."""
     now = now or datetime.now(UTC)
-    found = [node for node in nodes(metadata, now) if node.type in _BUILT or node.tests]
+    return _shown_models(nodes(metadata, now), now)
+
+
+def _shown_models(graph: list[Node], now: datetime) -> Models:
+    found = [node for node in graph if node.type in _BUILT or node.tests]
     return Models(now=now, total=len(found), models=found[:LIMIT])
 
 
@@ -75,13 +83,31 @@ def lineage(metadata: Metadata, focus: str | None, depth: int, now: datetime | N
     return Lineage(now=now, total=total, nodes=list(graph.values())[:LIMIT])
 
 
+def problems(metadata: Metadata, now: datetime | None = None) -> Problems:
+    """What is wrong, the worst first."""
+    now = now or datetime.now(UTC)
+    loaded = streams(metadata, now, history=False)
+    found = find_problems(metadata, loaded, nodes(metadata, now))
+    return Problems(now=now, total=len(found), problems=found)
+
+
+def state(metadata: Metadata, now: datetime | None = None) -> State:
+    """All that the page shows."""
+    now = now or datetime.now(UTC)
+    loaded, graph = streams(metadata, now), nodes(metadata, now)[:LIMIT]
+    wrong = find_problems(metadata, loaded, graph)
+    return State(now=now, streams=loaded.streams, nodes=graph, runs=loaded.runs, problems=wrong)
+
+
 def overview(metadata: Metadata, now: datetime | None = None) -> Overview:
     """The figures of the page's head."""
     now = now or datetime.now(UTC)
-    loaded, built = streams(metadata, now, history=False), models(metadata, now)
+    loaded, graph = streams(metadata, now, history=False), nodes(metadata, now)
+    built = _shown_models(graph, now)
     tests = [count for node in built.models for count in node.tests.items()]
     return Overview(
         now=now,
+        problems=len(find_problems(metadata, loaded, graph)),
         streams=loaded.total,
         streams_failed=sum(each.status == "failed" for each in loaded.streams),
         streams_late=sum(each.freshness in ("late", "stale") for each in loaded.streams),
@@ -113,7 +139,7 @@ def _stream(
     history: list[int | None],
     runs: Mapping[str, LastRun],
     states: Mapping[tuple[str, str], str | None],
-    problems: Mapping[tuple[str, str], str],
+    problems: Mapping[tuple[str, str], tuple[str, str]],
     now: datetime,
 ) -> Stream:
     extra = event.extra if event else {}
@@ -128,6 +154,8 @@ def _stream(
     if source is None and whole:
         source = _number(extra, "rows_read")
     aside = (_number(extra, "rows_rejected") or 0) if whole else 0
+    difference = total + aside - source if source is not None and total is not None else None
+    kind, why = problems.get(failed, ("", "")) if task else ("", "")
     return Stream(
         table=table.name,
         stream=str(extra.get("stream") or table.name.partition(".")[2] or table.name),
@@ -138,7 +166,8 @@ def _stream(
         extract_task=table.extract_task,
         run_id=run.run_id if run else None,
         status=status,
-        problem=problems.get(failed) if task else None,
+        problem=why or None,
+        problem_kind=kind or None,
         failed_task=failed[1] if status == "failed" else None,
         loaded_at=event.at if event else None,
         loaded_by=event.run_id if event else None,
@@ -159,12 +188,24 @@ def _stream(
         schema_change=extra.get("schema_change") or None,
         source_rows=source,
         tolerated=_number(extra, "tolerated"),
-        difference=total + aside - source if source is not None and total is not None else None,
+        difference=difference,
+        verdict=_verdict(difference, _number(extra, "tolerated"), whole=whole),
         late_after=late,
         stale_after=stale,
         freshness=freshness(event.at if event else None, late, stale, now),
         history=history[:HISTORY],
     )
+
+
+def _verdict(difference: int | None, tolerated: int | None, *, whole: bool) -> Verdict:
+    """What a difference between source and raw table means; without a limit, none is allowed."""
+    if difference is None:
+        return "not counted"
+    if difference == 0:
+        return "match"
+    if not whole and tolerated is None:
+        return "differs"
+    return "within tolerance" if abs(difference) <= (tolerated or 0) else "differs"
 
 
 def _stream_status(
@@ -225,15 +266,16 @@ def nodes(metadata: Metadata, now: datetime) -> list[Node]:
         now: the time at which freshness is judged.
     """
     newest: dict[str, str] = {}
-    runs: dict[str, list[str]] = {}
+    runs: dict[str, dict[str, datetime]] = {}
     seconds: dict[tuple[str, str], dict[str, float]] = {}
+    failed: dict[tuple[str, str], set[str]] = {}
     wanted: dict[int, None] = {}
-    for each in metadata.durations():
+    for each in metadata.trends():
         newest.setdefault(each.dag_id, each.run_id)
-        order = runs.setdefault(each.dag_id, [])
-        if each.run_id not in order:
-            order.append(each.run_id)
-        for identity, duration in each.content.items():
+        runs.setdefault(each.dag_id, {})[each.run_id] = each.at
+        for identity in each.content.get("failed", ()):
+            failed.setdefault((each.dag_id, str(identity)), set()).add(each.run_id)
+        for identity, duration in each.content.get("seconds", {}).items():
             times = seconds.setdefault((each.dag_id, identity), {})
             if not times or each.run_id == newest[each.dag_id]:  # the last run that built it has its results
                 wanted[each.dag_run_id] = None
@@ -272,7 +314,8 @@ def nodes(metadata: Metadata, now: datetime) -> list[Node]:
             message=node.get("message"),
             tests=tests,
             failed_tests=[FailedTest(**test) for test in node.get("failed_tests", [])],
-            trend=[times.get(run) for run in runs[dag_id][:TRENDS]] if built else [],
+            failing_since=_since(runs[dag_id], failed.get((dag_id, identity), set()), each.run_id),
+            trend=[times.get(run) for run in list(runs[dag_id])[:TRENDS]] if built else [],
             depends_on=node.get("depends_on", []),
             owner=node.get("owner"),
             description=node.get("description"),
@@ -288,6 +331,23 @@ def nodes(metadata: Metadata, now: datetime) -> list[Node]:
         if other is None or (found.built_at or now) > (other.built_at or now):
             shown[identity] = found
     return sorted(shown.values(), key=lambda node: (node.type, node.name))
+
+
+def _since(runs: Mapping[str, datetime], failed: set[str], last: str) -> datetime | None:
+    """Time of the first of the runs in which something has failed ever since; runs in which it was not built count not.
+
+    Args:
+        runs: time by run, the newest first.
+        failed: the runs in which it failed.
+        last: the run in which it was built last.
+    """
+    since = None
+    order = list(runs)
+    for run in order[order.index(last) :] if last in runs else []:
+        if run not in failed:
+            break
+        since = runs[run]
+    return since
 
 
 def _around(graph: Mapping[str, Node], start: Iterable[str], depth: int) -> list[str]:

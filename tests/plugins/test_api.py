@@ -63,7 +63,16 @@ def test_a_wrong_token_and_a_user_without_a_role_get_nothing(server: Server, rou
 
 def test_a_viewer_may_read_everything(server: Server) -> None:
     with server.client("viewer") as viewer:
-        for path in ("/", "/api/overview", "/api/streams", "/api/models", "/api/lineage", "/openapi.json"):
+        for path in (
+            "/",
+            "/api/overview",
+            "/api/state",
+            "/api/problems",
+            "/api/streams",
+            "/api/models",
+            "/api/lineage",
+            "/openapi.json",
+        ):
             assert viewer.get(path).status_code == 200, path
 
 
@@ -84,6 +93,33 @@ def test_the_streams_tell_their_last_load_and_why_one_failed(server: Server) -> 
     assert (failed["status"], failed["failed_task"]) == ("failed", "shop.stream_3.extract")
     assert failed["problem"].startswith("row 57")
     assert failed["loaded_at"] < by_name["stream_1"]["loaded_at"], "the load before the failure"
+
+
+def test_the_problems_tell_since_when_whose_and_what_waits(server: Server) -> None:
+    with server.client() as client:
+        problems = client.get("/api/problems").json()["problems"]
+        state = client.get("/api/state").json()
+        overview = client.get("/api/overview").json()
+
+    assert [(each["severity"], each["kind"], each["subject"]) for each in problems] == [
+        ("failed", "failed stream", "stream_3"),
+        ("failed", "failed test", "model_5"),
+        ("warning", "rejected rows", "stream_2"),
+        ("warning", "schema change", "stream_4"),
+    ]
+    stream, test = problems[:2]
+    assert stream["held_up"] == len(stream["holds_up"]) == 4
+    assert test["what_to_do"].startswith("Look at the rows")
+    assert (stream["target"], stream["task_id"], stream["owner"]) == (
+        "raw.stream_3",
+        "shop.stream_3.extract",
+        "data-platform",
+    )
+    begun = {each["dag_id"]: each["started_at"] for each in state["runs"]}
+    assert stream["since"] == begun["dag_1"], "the run after its last good load"
+    assert test["since"] < begun["dag_0"], "it failed in the run before as well"
+    assert problems == state["problems"]
+    assert overview["problems"] == 4
 
 
 def test_the_answers_can_be_narrowed_to_a_dag_and_a_run(server: Server) -> None:
@@ -193,7 +229,7 @@ from plugins.data_platform.metadata import Metadata
 asked = []
 event.listen(settings.engine, "before_cursor_execute", lambda *call: asked.append(call[2]))
 counts = {}
-for name in ("streams", "models", "overview"):
+for name in ("streams", "models", "overview", "problems", "state"):
     asked.clear()
     with create_session() as session:
         getattr(reading, name)(Metadata(session, {"dag_0", "dag_1"}))

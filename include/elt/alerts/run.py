@@ -16,6 +16,7 @@ from include.elt import metrics
 from include.elt.alerts.causes import Alert, Ended, causes
 from include.elt.alerts.deadlines import span
 from include.elt.alerts.silences import Silence, SilenceError, read_silences, silenced
+from include.elt.logs import tell
 from include.elt.results import KEY, unpacked
 from include.elt.settings import load_settings
 
@@ -100,10 +101,18 @@ def _silences() -> list[Silence]:
 
 def _outcome(alert: Alert, kind: str, error: Exception | None) -> bool:
     """Log what became of a message; the error's own text may hold an address with a secret."""
-    if error is None:
-        log.info("alert sent through %s: %s", kind, alert.title)
-    else:
+    outcome = "sent" if error is None else "lost"
+    if error is not None:
         log.error("alert not sent through %s (%s): %s", kind, type(error).__name__, alert.title)
+    tell(
+        "alert",
+        dag_id=alert.dag_id,
+        run_id=alert.run_id,
+        kind=alert.kind,
+        subject=alert.subject,
+        channel=kind,
+        outcome=outcome,
+    )
     return error is None
 
 
