@@ -167,7 +167,7 @@ def publish(context: Mapping[str, Any], run_results: Mapping[str, Any], manifest
                 **{name: node.get(name) for name in ("status", "seconds", "rows")},
             )
         if "seconds" in node:
-            metrics.timing("model.seconds", node["seconds"], tags)
+            metrics.timing("model.time", node["seconds"], tags)
             metrics.count("model.builds", {**tags, "status": node["status"]})
         for status, number in node.get("tests", {}).items():
             metrics.count("model.tests", {**tags, "status": status}, by=number)

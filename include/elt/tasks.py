@@ -414,8 +414,8 @@ class LoadOperator(BaseOperator):
         metrics.count("stream.loads", tags)
         for name, number in (("rows", result.rows_loaded), ("rejected", result.rows_rejected), ("bytes", result.bytes)):
             metrics.count(f"stream.{name}", tags, by=number)
-        metrics.timing("stream.extract_seconds", extract_seconds, tags)
-        metrics.timing("stream.load_seconds", result.seconds, tags)
+        metrics.timing("stream.extract_time", extract_seconds, tags)
+        metrics.timing("stream.load_time", result.seconds, tags)
         metrics.gauge("stream.table_rows", result.rows_total, tags)
 
 

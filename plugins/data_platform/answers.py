@@ -66,6 +66,9 @@ class Stream(BaseModel):
     stale_after: int | None = Field(None, description="Seconds after a load when it is stale")
     freshness: Freshness
     history: list[int | None] = Field(description="Rows of up to 20 last loads, the newest first")
+    totals: list[int | None] = Field(description="Rows of the table after each of them")
+    rows_usual: int | None = Field(None, description="Median of the rows of the table after the loads before")
+    unusual: str | None = Field(None, description="How the table grew or shrank unusually in the last load")
 
 
 class FailedTest(BaseModel):
@@ -122,7 +125,7 @@ class Problem(BaseModel):
     """One thing that is wrong now: a cause, not its consequences."""
 
     severity: Literal["failed", "warning"]
-    kind: str = Field(description="As in an alert, e.g. `failed stream`; or `needs approval`")
+    kind: str = Field(description="As in an alert, e.g. `failed stream`; or `needs approval`, `unusual size`")
     subject: str = Field(description="Stream, model or DAG")
     target: str | None = Field(None, description="Raw table, or id of the node of dbt")
     dag_id: str

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow.models.asset import AssetActive, AssetEvent, AssetModel, TaskOutletAssetReference
 from airflow.models.dag import DagModel
@@ -51,6 +51,13 @@ class Table:
     def extract_task(self) -> str:
         """The task before it."""
         return f"{self.task_id.rpartition('.')[0]}.{EXTRACT}"
+
+
+class Sizes(NamedTuple):
+    """Rows that came with a load, and rows of the table after it."""
+
+    loaded: int | None
+    total: int | None
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,7 @@ class Metadata:
         )
         return [Table(*row) for row in self._rows(query) if row[2] in self._readable]
 
-    def history(self) -> dict[int, list[int | None]]:
+    def history(self) -> dict[int, list[Sizes]]:
         """Rows of the last `HISTORY` loads by asset id, the newest first.
 
         Each table is asked for the time of its twentieth last load, by index: one row per load, however old they are.
@@ -129,7 +136,12 @@ class Metadata:
             .scalar_subquery()
         )
         query = (
-            select(AssetEvent.asset_id, AssetEvent.source_dag_id, AssetEvent.extra["rows_loaded"].as_string())
+            select(
+                AssetEvent.asset_id,
+                AssetEvent.source_dag_id,
+                AssetEvent.extra["rows_loaded"].as_string(),
+                AssetEvent.extra["rows_total"].as_string(),
+            )
             .join(AssetModel, AssetModel.id == AssetEvent.asset_id)
             .where(
                 *self._of_streams(),
@@ -137,10 +149,12 @@ class Metadata:
             )
             .order_by(AssetEvent.asset_id, AssetEvent.timestamp.desc())
         )
-        found: dict[int, list[int | None]] = {}
-        for asset_id, dag_id, rows in self._rows(query):
+        found: dict[int, list[Sizes]] = {}
+        for asset_id, dag_id, *rows in self._rows(query):
             if dag_id in self._readable:
-                found.setdefault(asset_id, []).append(None if rows is None else int(float(rows)))
+                found.setdefault(asset_id, []).append(
+                    Sizes(*(None if number is None else int(float(number)) for number in rows))
+                )
         return found
 
     def loads(self, table: str) -> list[Event]:

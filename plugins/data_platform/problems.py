@@ -20,6 +20,7 @@ _BUILT = ("model", "snapshot", "seed")
 Severity = Literal["failed", "warning"]
 
 _DIFFERS = "Find out which rows differ; a full refresh brings the table in line with its source."
+_UNUSUAL = "Find out whether the source has really changed that much; its raw table is what the source had."
 _APPROVE = "Answer the question under Required actions of the run; until then the load waits."
 
 
@@ -83,6 +84,9 @@ def _of_stream(stream: Stream, begun: datetime | None, after: _Downstream) -> It
         yield _problem("warning", "rejected rows", name, dag_id, text, **of)
     if stream.schema_change:
         yield _problem("warning", "schema change", name, dag_id, f"{stream.table}: {stream.schema_change}.", **of)
+    if stream.unusual:
+        more = of | {"what_to_do": _UNUSUAL}
+        yield _problem("warning", "unusual size", name, dag_id, f"{stream.table} {stream.unusual}.", **more)
     if stream.verdict == "differs":
         text = f"Source and raw table differ by {stream.difference:,} rows."
         more = of | {"what_to_do": _DIFFERS}

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from include.elt.completeness import unusual, usual
 from include.elt.freshness import seconds_of
 from plugins.data_platform.answers import (
     FailedTest,
@@ -25,24 +26,23 @@ from plugins.data_platform.answers import (
     StreamStatus,
     Verdict,
 )
-from plugins.data_platform.metadata import HISTORY, LIMIT, TRENDS, Event, LastRun, Metadata, Results, Table
+from plugins.data_platform.metadata import HISTORY, LIMIT, TRENDS, Event, LastRun, Metadata, Results, Sizes, Table
 from plugins.data_platform.problems import find_problems
 
 _RUNNING = frozenset({"running", "queued", "scheduled", "deferred", "up_for_reschedule", "restarting"})
 _BUILT = ("model", "snapshot", "seed")
 
 
-def streams(metadata: Metadata, now: datetime | None = None, *, history: bool = True) -> Streams:
+def streams(metadata: Metadata, now: datetime | None = None) -> Streams:
     """Every stream that the user may see, by raw table.
 
     Args:
         metadata: the database, and what of it is asked for.
         now: the time at which freshness is judged.
-        history: whether the rows of the loads before the last one are told.
     """
     now = now or datetime.now(UTC)
     tables = metadata.tables()
-    rows = metadata.history() if history else {}
+    rows = metadata.history()
     latest = metadata.latest()
     runs = metadata.last_runs(table.dag_id for table in tables)
     states = metadata.task_states(runs.values())
@@ -86,7 +86,7 @@ def lineage(metadata: Metadata, focus: str | None, depth: int, now: datetime | N
 def problems(metadata: Metadata, now: datetime | None = None) -> Problems:
     """What is wrong, the worst first."""
     now = now or datetime.now(UTC)
-    loaded = streams(metadata, now, history=False)
+    loaded = streams(metadata, now)
     found = find_problems(metadata, loaded, nodes(metadata, now))
     return Problems(now=now, total=len(found), problems=found)
 
@@ -102,7 +102,7 @@ def state(metadata: Metadata, now: datetime | None = None) -> State:
 def overview(metadata: Metadata, now: datetime | None = None) -> Overview:
     """The figures of the page's head."""
     now = now or datetime.now(UTC)
-    loaded, graph = streams(metadata, now, history=False), nodes(metadata, now)
+    loaded, graph = streams(metadata, now), nodes(metadata, now)
     built = _shown_models(graph, now)
     tests = [count for node in built.models for count in node.tests.items()]
     return Overview(
@@ -136,7 +136,7 @@ def freshness(at: datetime | None, late_after: int | None, stale_after: int | No
 def _stream(
     table: Table,
     event: Event | None,
-    history: list[int | None],
+    history: list[Sizes],
     runs: Mapping[str, LastRun],
     states: Mapping[tuple[str, str], str | None],
     problems: Mapping[tuple[str, str], tuple[str, str]],
@@ -155,6 +155,7 @@ def _stream(
         source = _number(extra, "rows_read")
     aside = (_number(extra, "rows_rejected") or 0) if whole else 0
     difference = total + aside - source if source is not None and total is not None else None
+    earlier = [load.total for load in history[1:HISTORY] if load.total is not None]
     kind, why = problems.get(failed, ("", "")) if task else ("", "")
     return Stream(
         table=table.name,
@@ -193,7 +194,10 @@ def _stream(
         late_after=late,
         stale_after=stale,
         freshness=freshness(event.at if event else None, late, stale, now),
-        history=history[:HISTORY],
+        history=[load.loaded for load in history[:HISTORY]],
+        totals=[load.total for load in history[:HISTORY]],
+        rows_usual=usual(earlier),
+        unusual=unusual(total, earlier) if total is not None and len(history) > len(earlier) else None,
     )
 
 

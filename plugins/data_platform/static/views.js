@@ -23,6 +23,8 @@ export const trouble = (row) => Math.min(worst(row.status), row.tests?.failed ? 
 
 // How bad a problem is, as a word for the colours.
 const level = (problem) => (problem.severity === "failed" ? "failed" : "warn");
+const change = (row) => (row.rows_usual && row.rows_total !== null ? row.rows_total / row.rows_usual - 1 : null);
+const percent = (part) => (part === null ? "–" : `${part > 0 ? "+" : ""}${(100 * part).toFixed(Math.abs(part) < 0.1 ? 1 : 0)} %`);
 const waits = (problem) => problem.holds_up.slice(0, 3).join(", ") + (problem.held_up > 3 ? ` and ${count(problem.held_up - 3)} more` : "");
 
 function tests(node) {
@@ -86,13 +88,16 @@ export const MODELS = {
 export const RECONCILIATION = {
   name: "reconciliation", title: "Reconciliation", rows: (data) => data.streams, key: (row) => row.table,
   text: (row) => `${STREAMS.text(row)} ${row.verdict}`,
-  filters: { differs: (row) => row.verdict === "differs", "not counted": (row) => row.verdict === "not counted" },
+  filters: { differs: (row) => row.verdict === "differs", unusual: (row) => row.unusual !== null, "not counted": (row) => row.verdict === "not counted" },
   columns: [
     { id: "stream", title: "Stream", value: (row) => row.stream, cell: (row) => two(row.stream, row.table) },
     { id: "verdict", title: "Source against raw", value: (row) => worst(row.verdict), cell: (row) => badge(row.verdict) },
     { id: "source", title: "Source rows", number: true, value: (row) => row.source_rows, cell: (row) => count(row.source_rows) },
     { id: "raw", title: "Raw rows", number: true, value: (row) => row.rows_total, cell: (row) => count(row.rows_total) },
     { id: "rejected", title: "Rejected", number: true, value: (row) => row.rejected, cell: (row) => zero(row.rejected) },
+    { id: "usual", title: "Usual rows", number: true, mid: true, hint: "Median after the loads before", value: (row) => row.rows_usual, cell: (row) => count(row.rows_usual) },
+    { id: "change", title: "Change", number: true, mid: true, hint: "Raw rows against the usual ones", value: (row) => change(row), cell: (row) => h("span", { class: row.unusual ? "status warn" : "", title: row.unusual }, percent(change(row))) },
+    { id: "totals", title: "Raw rows, last 20 loads", low: true, hint: "Rows of the table after each load, the latest on the right", value: (row) => row.totals.length, cell: (row) => bars(row.totals, `Rows of the table after the last ${row.totals.length} loads`) },
     { id: "difference", title: "Difference", number: true, value: (row) => Math.abs(row.difference ?? -1), cell: (row) => row.difference ? h("b", {}, count(row.difference)) : zero(row.difference) },
     { id: "tolerated", title: "Tolerated", number: true, value: (row) => row.tolerated, cell: (row) => count(row.tolerated) },
     { id: "inserted", title: "New", number: true, mid: true, value: (row) => row.rows_inserted, cell: (row) => zero(row.rows_inserted) },
