@@ -40,12 +40,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Table:
-    """A raw table: an asset that a load task brings forth."""
+    """A raw table: an asset that a load task brings forth, and who owns the DAG."""
 
     asset_id: int
     name: str
     dag_id: str
     task_id: str
+    owners: str | None
 
     @property
     def extract_task(self) -> str:
@@ -114,8 +115,14 @@ class Metadata:
     def tables(self) -> list[Table]:
         """The raw tables that DAGs of today load, by name."""
         query = (
-            select(AssetModel.id, AssetModel.name, TaskOutletAssetReference.dag_id, TaskOutletAssetReference.task_id)
-            .where(*self._of_streams())
+            select(
+                AssetModel.id,
+                AssetModel.name,
+                TaskOutletAssetReference.dag_id,
+                TaskOutletAssetReference.task_id,
+                DagModel.owners,
+            )
+            .where(*self._of_streams(), DagModel.dag_id == TaskOutletAssetReference.dag_id)
             .order_by(AssetModel.name)
             .limit(LIMIT)
         )

@@ -5,13 +5,15 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from include.elt.alerts.causes import WHAT_TO_DO, Alert
 from include.elt.alerts.deadlines import span
 from include.elt.alerts.silences import Silence, SilenceError, read_silences, silenced
 from plugins.data_platform.answers import Node, Problem, Stream, Streams
-from plugins.data_platform.metadata import Metadata
+
+if TYPE_CHECKING:
+    from plugins.data_platform.metadata import Metadata
 
 _NAMES = 20
 """Names of what a problem holds up that are told."""

@@ -161,7 +161,7 @@ def _stream(
         table=table.name,
         stream=str(extra.get("stream") or table.name.partition(".")[2] or table.name),
         replication=extra.get("replication"),
-        owner=extra.get("owner"),
+        owner=extra.get("owner") or table.owners,
         dag_id=table.dag_id,
         load_task=table.task_id,
         extract_task=table.extract_task,

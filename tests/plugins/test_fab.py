@@ -72,7 +72,9 @@ def fab(migrated_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.mark.parametrize(("user", "status"), [("admin", 200), ("viewer", 200), ("nobody", 403), (None, 401)])
 def test_a_role_that_may_not_read_assets_and_dags_sees_nothing(fab: Server, user: str | None, status: int) -> None:
     with fab.client(user) as client:
-        answers = {path: client.get(path) for path in ("/", "/api/state", "/api/problems", "/dbt-docs", "/openapi.json")}
+        answers = {
+            path: client.get(path) for path in ("/", "/api/state", "/api/problems", "/dbt-docs", "/openapi.json")
+        }
 
     assert {path: answer.status_code for path, answer in answers.items()} == dict.fromkeys(answers, status)
     if status == 200:

@@ -84,11 +84,11 @@ function tiles() {
   const built = models.filter((row) => row.type !== "source"), broken = built.filter((row) => row.status === "failed").length, left = built.filter(MODELS.filters["not run"]).length;
   const tests = models.reduce((sum, row) => sum + Object.values(row.tests).reduce((all, number) => all + number, 0), 0), red = models.reduce((sum, row) => sum + (row.tests.failed ?? 0), 0);
   const many = (number, word) => `${count(number)} ${word}`;
-  const run = scope.run ? data.runs[0] : null, bad = data.problems.filter((row) => row.severity === "failed").length;
+  const run = scope.run ? data.runs[0] : null, bad = data.problems.filter((row) => row.severity === "failed").length, warnings = data.problems.length - bad;
   const tile = (label, value, note, level, to) => h("button", { type: "button", class: "tile", onclick: () => change({ search: "", sort: null, open: null, ...to }) }, h("span", { class: "label" }, label), h("span", { class: "value" }, value), h("span", { class: `note ${level}` }, note || "\u00a0"));
   find("tiles").replaceChildren(
     run ? tile("Run", badge(run.state), run.ended_at ? `${span((Date.parse(run.ended_at) - Date.parse(run.started_at)) / 1000)}` : "not ended", "", { tab: "streams", filter: "" }) : null ?? "",
-    tile("Problems", count(data.problems.length), !data.read ? "" : data.problems.length ? `${count(bad)} failed, ${count(data.problems.length - bad)} ${data.problems.length - bad === 1 ? "warning" : "warnings"}` : streams.length ? "all is well" : "", bad ? "bad" : data.problems.length ? "warn" : "ok", { tab: "problems", filter: "" }),
+    tile("Problems", count(data.problems.length), !data.read ? "" : data.problems.length ? [bad ? many(bad, "failed") : "", warnings ? many(warnings, warnings === 1 ? "warning" : "warnings") : ""].filter(Boolean).join(", ") : streams.length ? "all is well" : "", bad ? "bad" : data.problems.length ? "warn" : "ok", { tab: "problems", filter: "" }),
     tile("Streams", count(streams.length), failed ? many(failed, "failed") : streams.length ? "none failed" : "", failed ? "bad" : "ok", { tab: "streams", filter: failed ? "failed" : "" }),
     tile("Late", count(late), late ? "past their deadline" : streams.some((row) => row.freshness === "fresh") ? "all in time" : "no deadlines", late ? "warn" : "", { tab: "streams", filter: late ? "late" : "" }),
     tile("Rows, last loads", compact(streams.reduce((sum, row) => sum + (row.rows ?? 0), 0)), rejected ? many(rejected, "rejected") : "none rejected", rejected ? "warn" : "", { tab: "streams", filter: rejected ? "rejected" : "" }),
