@@ -88,6 +88,7 @@ class Node(BaseModel):
     name: str
     dag_id: str
     run_id: str | None = Field(None, description="Run in which it was built last")
+    task_id: str | None = Field(None, description="Its task in Airflow")
     built_at: datetime | None = None
     status: NodeStatus
     seconds: float | None = None

@@ -92,6 +92,7 @@ class Results:
     run_id: str
     at: datetime
     content: dict[str, Any]
+    task_id: str
 
 
 class Metadata:
@@ -288,12 +289,19 @@ class Metadata:
         if not dag_run_ids:
             return []
         query = (
-            select(XComModel.dag_run_id, XComModel.dag_id, XComModel.run_id, XComModel.timestamp, XComModel.value)
+            select(
+                XComModel.dag_run_id,
+                XComModel.dag_id,
+                XComModel.run_id,
+                XComModel.timestamp,
+                XComModel.value,
+                XComModel.task_id,
+            )
             .where(XComModel.key == key, XComModel.dag_run_id.in_(dag_run_ids))
             .order_by(XComModel.dag_run_id.desc(), XComModel.timestamp.desc())
         )
         return [
-            Results(row[0], row[1], row[2], row[3], content)
+            Results(row[0], row[1], row[2], row[3], content, row[5])
             for row in self._rows(query)
             if row[1] in self._readable and (content := unpacked(row[4])) is not None
         ]

@@ -98,6 +98,7 @@ def _of_stream(stream: Stream, begun: datetime | None, after: _Downstream) -> It
 def _of_node(node: Node, after: _Downstream) -> Iterator[Problem]:
     """What is wrong with a node of dbt."""
     of: dict[str, Any] = {"target": node.id, "owner": node.owner, "run_id": node.run_id, "since": node.built_at}
+    of["task_id"] = node.task_id
     ill = node.status == "failed" or node.failed_tests
     failing = of | (after.of(node.id) if ill else {}) | {"since": node.failing_since or node.built_at}
     if node.status == "failed" and node.type in _BUILT:

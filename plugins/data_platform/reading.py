@@ -311,6 +311,7 @@ def nodes(metadata: Metadata, now: datetime) -> list[Node]:
             name=node["name"],
             dag_id=dag_id,
             run_id=each.run_id,
+            task_id=_task_of(each.task_id, node["type"], node["name"]),
             built_at=each.at,
             status=status,
             seconds=node.get("seconds"),
@@ -335,6 +336,14 @@ def nodes(metadata: Metadata, now: datetime) -> list[Node]:
         if other is None or (found.built_at or now) > (other.built_at or now):
             shown[identity] = found
     return sorted(shown.values(), key=lambda node: (node.type, node.name))
+
+
+def _task_of(told_by: str, kind: str, name: str) -> str | None:
+    """The task of a node, in the group of the task that called dbt (include/dbt_watch/group.py names them)."""
+    group = told_by.rpartition(".")[0]
+    if kind == "exposure" or not group:
+        return None
+    return f"{group}.{'source_' if kind == 'source' else ''}{name.replace('.', '_')}"
 
 
 def _since(runs: Mapping[str, datetime], failed: set[str], last: str) -> datetime | None:

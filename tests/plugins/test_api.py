@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
-from typing import Any
+from pathlib import Path
 
 import httpx
 import pytest
@@ -218,14 +220,17 @@ def test_the_schema_is_what_the_api_does(server: Server) -> None:
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
 
 
-def test_the_number_of_queries_does_not_grow_with_what_there_is(serve: Any) -> None:
+def test_the_number_of_queries_does_not_grow_with_what_there_is(migrated_home: Path, tmp_path: Path) -> None:
     code = """
-import json
+import json, sys
 from airflow import settings
 from airflow.utils.session import create_session
 from sqlalchemy import event
+from tests.support.metadata import Plan, fill
 from plugins.data_platform import reading
 from plugins.data_platform.metadata import Metadata
+with create_session() as session:
+    fill(session, Plan(**json.loads(sys.argv[1])))
 asked = []
 event.listen(settings.engine, "before_cursor_execute", lambda *call: asked.append(call[2]))
 counts = {}
@@ -238,17 +243,24 @@ print(json.dumps(counts))
 """
     counts = []
     for plan in ({"streams": 4, "models": 6, "loads": 3}, {"dags": 2, "streams": 60, "models": 80, "loads": 25}):
-        with serve(plan) as small:
-            result = subprocess.run(
-                [sys.executable, "-c", code],
-                cwd=ROOT,
-                env=small.environment,
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=True,
-            )
-            counts.append(json.loads(result.stdout.splitlines()[-1]))
+        home = tmp_path / str(len(counts))
+        shutil.copytree(migrated_home, home)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")} | {
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        }
+        result = subprocess.run(
+            [sys.executable, "-c", code, json.dumps(plan)],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr[-2000:]
+        counts.append(json.loads(result.stdout.splitlines()[-1]))
 
     assert counts[0] == counts[1]
     assert max(counts[0].values()) <= 10

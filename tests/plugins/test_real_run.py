@@ -329,6 +329,8 @@ def test_a_run_and_a_failing_test_are_told_and_shown(bench: Bench) -> None:
     [problem] = bench.api("problems", dag_id="jaffle_shop")["problems"]
     assert (problem["kind"], problem["subject"], problem["owner"]) == ("failed test", "stg_payments", "data")
     assert "Shop overview" in problem["holds_up"]
+    assert problem["task_id"] == alert["task_id"] == "dbt.stg_payments"
+    assert problem["task_id"] in bench.airflow.states("jaffle_shop", second)
     _logs_and_metrics(bench, first, second)
     _look(bench, second)
     _report(bench)

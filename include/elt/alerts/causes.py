@@ -185,12 +185,12 @@ def _nodes(run: Ended) -> Iterable[Alert]:
         if node["name"] in mended:  # its own task has built it again since
             continue
         where = (run.dag_id, run.run_id, str(node.get("owner") or _owner(run)))
+        task = next((task for task in sorted(run.states) if task.rpartition(".")[2] == node["name"]), None)
         if node.get("status") == "failed":
-            yield Alert(
-                "failed model", str(node["name"]), *where, str(node.get("message") or "dbt could not build it.")
-            )
+            text = str(node.get("message") or "dbt could not build it.")
+            yield Alert("failed model", str(node["name"]), *where, text, task)
             continue
         failed = [test for test in node.get("failed_tests", []) if test.get("status") == "failed"]
         if failed:
             lines = [f"{test['name']}: {test.get('message') or test.get('failures')}" for test in failed]
-            yield Alert("failed test", str(node["name"]), *where, "\n".join(lines)[:_TEXT])
+            yield Alert("failed test", str(node["name"]), *where, "\n".join(lines)[:_TEXT], task)
