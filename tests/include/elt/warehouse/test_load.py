@@ -290,7 +290,9 @@ class TestMemory:
         bench.warehouse().load(*bench.publish(many(3)))
         for name in ("LEAN", "AMPLE", "LAST"):
             monkeypatch.setattr(f"include.elt.warehouse.duckdb.{name}", Memory("20MB", 1))
-        with pytest.raises(LoadError, match="raw.orders: .* rolled back, for DuckDB needs more than 20MB .* with select"):
+        with pytest.raises(
+            LoadError, match=r"raw\.orders: .* rolled back, for DuckDB needs more than 20MB .* with select"
+        ):
             bench.warehouse().load(*bench.publish(WIDE.format(4_000, 10_000)))
         assert bench.query("SELECT count(*) FROM raw.orders") == [(3,)]
 
