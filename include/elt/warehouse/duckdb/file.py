@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 class Memory:
     """What DuckDB may take for its work.
 
-    Its cache takes all that is allowed, so that the limit, and not the table, decides how large a process gets. Measured
-    with rows of 9 columns, two threads: 1, 10 and 30 million rows take 157, 208 and 221 MB with a limit of 128 MB, and 10
-    million rows 470 MB with 1 GB, in the same time.
+    Its cache takes all that is allowed, so that the limit, and not the table, decides how large a process gets. With
+    rows of 9 columns and two threads, 1, 10 and 30 million rows take 157, 208 and 221 MB under a limit of 128 MB; under
+    one of 1 GB, 10 million take 470 MB, and no less time.
 
     Args:
         limit: as DuckDB writes it.
