@@ -67,7 +67,8 @@ test-image: setup ## build both images on stand-ins for their bases, run the pla
 
 ## -- deploy it
 deploy: ## the Helm release: ENVIRONMENT=prod IMAGE_TAG=<commit or version> (EXECUTOR=celery, HELM_ARGS=--dry-run=server)
-	ENVIRONMENT='$(ENVIRONMENT)' IMAGE_TAG='$(IMAGE_TAG)' EXECUTOR='$(or $(EXECUTOR),kubernetes)' helm/deploy.sh $(HELM_ARGS)
+	ENVIRONMENT='$(ENVIRONMENT)' IMAGE_TAG='$(IMAGE_TAG)' EXECUTOR='$(or $(EXECUTOR),kubernetes)' \
+	WAREHOUSE='$(or $(WAREHOUSE),duckdb)' helm/deploy.sh $(HELM_ARGS)
 
 ## -- change it
 setup: ## make .venv from the lock file
