@@ -120,8 +120,8 @@ class DbtBuild(BaseOperator):
                 last=last,
                 chosen=bool(plan.chosen),
                 changed=notes.write,
-                # Whoever waits comes after the build there, and two threads must not talk to Airflow at a time: while one
-                # does, `dag.test()` takes the way to it from the other.
+                # There, whoever waits comes after the build, and only one thread may talk to Airflow at a time: while
+                # one does, the other has no way to it.
                 live=not in_dag_test(),
             ) as publisher:
                 try:
