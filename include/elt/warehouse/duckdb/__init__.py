@@ -16,8 +16,9 @@ from include.elt.sql import quoted
 from include.elt.warehouse import LoadResult, TableState
 from include.elt.warehouse.duckdb import loadlog
 from include.elt.warehouse.duckdb.file import connected, time_limit
-from include.elt.warehouse.duckdb.load import Changes, Load
+from include.elt.warehouse.duckdb.load import Load
 from include.elt.warehouse.duckdb.table import Table
+from include.elt.warehouse.refusals import Changes
 
 log = logging.getLogger(__name__)
 
