@@ -170,10 +170,10 @@ def airflow(both: Both) -> Iterator[RealAirflow]:
         yield airflow
 
 
-def connect(airflow: RealAirflow, standin: StandIn, login: str) -> None:
+def connect(airflow: RealAirflow, standin: StandIn, login: str, **fields: Any) -> None:
     """Make or replace the connection `databricks_default`."""
     airflow.client.call("DELETE", "/connections/databricks_default")
-    given = json.loads(standin.connection_json(login))
+    given = json.loads(standin.connection_json(login, **fields))
     body = given | {"connection_id": "databricks_default", "extra": json.dumps(given["extra"])}
     airflow.client.call("POST", "/connections", json=body)
 
@@ -235,6 +235,7 @@ def test_a_model_that_is_refused_is_red_alone_and_can_be_built_again(
     both: Both, airflow: RealAirflow, first: str
 ) -> None:
     text = "User does not have MODIFY on Table 'main.marts.customers'."
+    connect(airflow, both.standin, "principal")
     both.standin.order(denied=[(r"^create or replace table `main`\.`marts`\.`customers`", text)])
     run_id = airflow.trigger("jaffle_shop", streams=["raw_customers"], dbt_select="stg_customers customers")
     states = airflow.states("jaffle_shop", run_id)
@@ -274,15 +275,17 @@ def test_without_a_scheduler(both: Both, login: str) -> None:
     both.check_secrets(outcome.log)
 
 
-@pytest.mark.usefixtures("first")
-def test_a_wrong_token_fails_at_once_and_says_so(both: Both) -> None:
-    both.use("token")
-    wrong = both.standin.connection_json("token", password="dapi-wrong-token")
-    both.databricks.settings["AIRFLOW_CONN_DATABRICKS_DEFAULT"] = wrong
-    outcome = both.databricks.run(streams=["raw_orders"])
-    assert outcome.tasks["shop.raw_orders.extract"] == "failed"
-    assert "Invalid access token" in outcome.log
-    assert "dapi-wrong-token" not in outcome.log
+def test_a_wrong_token_fails_at_once_and_says_so(both: Both, airflow: RealAirflow, first: str) -> None:
+    connect(airflow, both.standin, "token", password="dapi-wrong-token")
+    run_id = airflow.trigger("jaffle_shop", streams=["raw_orders"])
+    [extract] = [
+        task
+        for task in airflow.client.run("jaffle_shop", run_id).tasks()
+        if task["task_id"] == "shop.raw_orders.extract"
+    ]
+    assert (extract["state"], extract["try_number"]) == ("failed", 1)
+    assert "Invalid access token" in log_of(airflow, run_id, "shop.raw_orders.extract")
+    assert not [path for path, text in pages(airflow, "jaffle_shop", run_id) if "dapi-wrong-token" in text]
     both.compare()
 
 
