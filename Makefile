@@ -67,7 +67,8 @@ test-image: setup ## build both images on stand-ins for their bases, run the pla
 
 ## -- deploy it
 deploy: ## the Helm release: ENVIRONMENT=prod IMAGE_TAG=<commit or version> (EXECUTOR=celery, HELM_ARGS=--dry-run=server)
-	ENVIRONMENT='$(ENVIRONMENT)' IMAGE_TAG='$(IMAGE_TAG)' EXECUTOR='$(or $(EXECUTOR),kubernetes)' helm/deploy.sh $(HELM_ARGS)
+	ENVIRONMENT='$(ENVIRONMENT)' IMAGE_TAG='$(IMAGE_TAG)' EXECUTOR='$(or $(EXECUTOR),kubernetes)' \
+	WAREHOUSE='$(or $(WAREHOUSE),duckdb)' helm/deploy.sh $(HELM_ARGS)
 
 ## -- change it
 setup: ## make .venv from the lock file
@@ -81,8 +82,8 @@ lock: setup ## resolve all requirements again into their lock files
 	.venv/bin/uv pip compile $(LOCK) requirements.txt -c requirements-dev.lock -o requirements.lock
 	.venv/bin/uv pip compile $(LOCK) requirements-image.txt -c requirements-dev.lock -o requirements-image.lock
 	.venv/bin/uv pip compile $(LOCK) benchmarks/dlt.txt -o benchmarks/dlt.lock
-	.venv/bin/uv pip compile $(LOCK) $(STANDIN)/requirements.txt -o $(STANDIN)/requirements.lock
-STANDIN := tests/support/databricks_standin
+	.venv/bin/uv pip compile $(LOCK) $(DATABRICKS)/requirements.txt -o $(DATABRICKS)/requirements.lock
+DATABRICKS := tests/support/databricks_standin
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(UPGRADE)
 
 sample-data: setup ## write the sample files again from their seed
