@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.table import Table
 
+from include.dbt_watch.parse import GRAPH
+from include.elt import freshness
 from include.elt.alerts.silences import read_silences
 from include.elt.contract import read_contracts
 from include.elt.errors import EltError
+from include.elt.manifest import MANIFEST
 from include.elt.paths import REPLICATIONS, shown
 from include.elt.replication import check_against, read_replication
 from include.elt.settings import load_settings
@@ -34,6 +38,7 @@ def main() -> int:
     except EltError as error:
         console.print(f"[red]{error}[/red]", soft_wrap=True)
         return 1
+    faults += freshness.faults(json.loads(MANIFEST.with_name(GRAPH).read_bytes()))
     for file in sorted(REPLICATIONS.glob("*.yaml")):
         try:
             replication = read_replication(file, settings.variables())
