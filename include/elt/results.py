@@ -161,7 +161,7 @@ def publish(context: Mapping[str, Any], run_results: Mapping[str, Any], manifest
             tell(
                 "built",
                 **tags,
-                run_id=context["ti"].run_id,
+                run_id=context["run_id"],
                 tests=node.get("tests", {}),
                 failed_tests=[test["name"] for test in node.get("failed_tests", [])],
                 **{name: node.get(name) for name in ("status", "seconds", "rows")},

@@ -209,7 +209,7 @@ def test_the_schema_is_what_the_api_does(server: Server) -> None:
             *("--phases", "examples,coverage,fuzzing", "--no-color", "--request-timeout", "30"),
             *("--exclude-path-regex", "^/(webhook|register|track)"),
         ],
-        cwd=ROOT,
+        cwd=server.environment["AIRFLOW_HOME"],  # it leaves files where it runs
         env=server.environment | {"NO_PROXY": "127.0.0.1"},
         capture_output=True,
         text=True,

@@ -195,6 +195,26 @@ def test_a_dag_that_is_not_there_is_told_to_github(send: Callable[..., httpx.Res
     assert "there is no DAG no_such_dag" in answer.text
 
 
+def test_the_schema_of_what_is_open_to_everyone_is_what_it_does(hooked: Server) -> None:
+    """schemathesis sends what the schema allows, and what it does not, to the routes that need no login."""
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "schemathesis.cli", "run", f"{hooked.url}/data-platform/openapi.json"),
+            *("--header", f"Authorization: Bearer {hooked.token()}", "--max-examples", "12", "--seed", "1"),
+            *("--phases", "examples,coverage,fuzzing", "--no-color", "--request-timeout", "30"),
+            *("--include-path-regex", "^/(webhook|register|track|health)"),
+        ],
+        cwd=hooked.environment["AIRFLOW_HOME"],
+        env=hooked.environment | {"NO_PROXY": "127.0.0.1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+    assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
+
+
 class TestUsage:
     """`/register` and `/track/usage`."""
 

@@ -136,7 +136,7 @@ def test_two_thousand_models_are_small() -> None:
 
 def test_both_xcoms_and_the_log_lines_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     class Instance:
-        dag_id, run_id = "shop", "manual__1"
+        dag_id = "shop"
         pushed: dict[str, str] = {}  # noqa: RUF012
 
         def xcom_push(self, key: str, value: str) -> None:
@@ -144,7 +144,7 @@ def test_both_xcoms_and_the_log_lines_are_told(monkeypatch: pytest.MonkeyPatch) 
 
     written = CapturingLogger()
     monkeypatch.setattr(logs, "_log", written)
-    publish({"ti": Instance()}, RESULTS, MANIFEST)
+    publish({"ti": Instance(), "run_id": "manual__1"}, RESULTS, MANIFEST)
 
     built = {call.kwargs["model"]: call.kwargs for call in written.calls}
     assert set(built["orders"]) == set(logs.FIELDS["built"])
