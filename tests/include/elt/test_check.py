@@ -47,7 +47,7 @@ def test_a_freshness_that_is_not_understood_is_told_with_its_file(
         "config": {"meta": {"freshness": "1 fortnight"}},
     }
     (tmp_path / check.GRAPH).write_text(json.dumps({"nodes": {"model.jdbt.orders": node}}))
-    monkeypatch.setattr(check, "MANIFEST", tmp_path / "manifest.json")
+    monkeypatch.setattr(check, "build_manifest", lambda _: tmp_path / "manifest.json")
 
     assert check.main() == 1
     assert "models/marts/orders.yml: orders: meta.freshness is '1 fortnight'" in capsys.readouterr().out

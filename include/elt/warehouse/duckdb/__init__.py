@@ -16,8 +16,9 @@ from include.elt.sql import quoted
 from include.elt.warehouse import LoadResult, TableState
 from include.elt.warehouse.duckdb import loadlog
 from include.elt.warehouse.duckdb.file import AMPLE, LAST, LEAN, Memory, connected, time_limit
-from include.elt.warehouse.duckdb.load import Changes, Load
+from include.elt.warehouse.duckdb.load import Load
 from include.elt.warehouse.duckdb.table import Table
+from include.elt.warehouse.refusals import Changes
 from include.elt.warehouse.rules import window_of
 
 log = logging.getLogger(__name__)
