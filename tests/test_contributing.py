@@ -83,7 +83,7 @@ def test_the_recipes_do_what_they_say(deployment: Any, tmp_path: Path) -> None:
     shop, levels = deployment.run("jaffle_shop"), deployment.run("stock")
 
     assert "stock_files: stock_levels" in checked
-    assert (shop.state, levels.state) == ("success", "success")
+    assert (shop.state, levels.state) == ("success", "success"), (shop.tasks, shop.log[-3000:])
     assert deployment.query("FROM raw.raw_products ORDER BY id") == [
         (1, "Cup", Decimal("7.50")),
         (2, "Jaffle", Decimal("5.00")),
