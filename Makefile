@@ -33,7 +33,7 @@ test: manifest ## set everything up and run the tests (PYTEST='-k name' for some
 
 test-databricks: manifest ## the tests on a local stand-in for Databricks, in an environment of its own (needs a JDK and port 443)
 	.venv/bin/python -m tests.support.databricks_standin.environment
-	.venv/bin/python -m pytest -n logical --maxprocesses 2 --dist loadgroup -m databricks_standin $$(grep -rl --include="test_*.py" databricks_standin tests) $(PYTEST)
+	.venv/bin/python -m pytest -n logical --maxprocesses 2 --dist loadfile -m databricks_standin $$(grep -rl --include="test_*.py" databricks_standin tests) $(PYTEST)
 
 smoke-databricks: setup ## the shop through your workspace, in schemas of its own (docs/databricks.md; ORDERS=100000: generated)
 	.venv/bin/python -m include.elt.smoke $(if $(ORDERS),--orders $(ORDERS))

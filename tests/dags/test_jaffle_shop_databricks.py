@@ -27,12 +27,8 @@ from tests.conftest import Deployment
 from tests.support.databricks_standin.running import CLIENT_ID, StandIn
 from tests.support.real_airflow import RealAirflow, pages, real_airflow
 
-pytestmark = [
-    pytest.mark.databricks_standin,
-    pytest.mark.slow,
-    pytest.mark.timeout(2400),
-    pytest.mark.xdist_group("jaffle_shop"),  # they share an Airflow and what is in the warehouse
-]
+# `make test-databricks` gives a file to one worker: these tests share an Airflow and what is in the warehouse.
+pytestmark = [pytest.mark.databricks_standin, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 TABLES = (
     "raw.raw_customers",
