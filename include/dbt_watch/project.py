@@ -53,6 +53,7 @@ class DbtProject:
             tempfile.TemporaryDirectory(prefix="dbt_") as scratch,
             self.profile.ensure_profile() as (profiles, more),
             _environment({**environment, **more}),
+            _no_semaphores_left(),
         ):
             yield Session(self, Path(scratch), profiles.parent, dict(variables or {}))
 
@@ -217,6 +218,25 @@ def _write_results(file: Path, unique_ids: Sequence[str], version: str) -> None:
     results = [{**common, **more, "unique_id": each} for each in unique_ids]
     metadata = {"dbt_schema_version": schema, "dbt_version": version, "generated_at": "2026-01-01T00:00:00Z"}
     file.write_text(json.dumps({"metadata": metadata, "results": results, "elapsed_time": 0.0, "args": {}}))
+
+
+@contextmanager
+def _no_semaphores_left() -> Iterator[None]:
+    """Give back the semaphores that dbt has made within the block, by name a thing of the whole computer.
+
+    dbt's locks are made for processes that it never starts. Python would give them back at its end, but Airflow ends a
+    task's process without that (`os._exit`).
+    """
+    from multiprocessing import synchronize, util
+
+    there: dict[Any, Any] = util._finalizer_registry  # type: ignore[attr-defined]  # noqa: SLF001  (no public one)
+    before = set(there)
+    try:
+        yield
+    finally:
+        for each in [there[key] for key in list(there) if key not in before]:
+            if each._callback is synchronize.SemLock._cleanup:  # type: ignore[attr-defined]  # noqa: SLF001
+                each()
 
 
 @contextmanager
