@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ PARSED = "partial_parse.msgpack"
 """What dbt leaves beside manifest.json: the parsed project in the form that dbt itself reads quickest."""
 
 _QUIET = ("--no-use-colors", "--no-send-anonymous-usage-stats", "--log-level-file", "none", "--no-version-check")
+
+Batch = tuple[datetime, datetime]
+"""A batch of a microbatch model: from, and to before."""
 
 
 @dataclass(frozen=True)
@@ -141,17 +145,30 @@ class Session:
         _write_results(state / "run_results.json", sorted(unique_ids), __version__)
         return ["--select", "result:skipped", "--state", str(state), "--indirect-selection", "empty"]
 
+    def only_batches(self, unique_id: str, batches: Sequence[Batch]) -> None:
+        """Have the next `dbt build` build just these batches of a microbatch model, as `dbt retry` would.
+
+        Not from the beginning either where that is asked for: it has begun.
+        """
+        from dbt.artifacts.schemas.batch_results import BatchResults
+
+        if (node := self.manifest.nodes.get(unique_id)) is not None:
+            node.previous_batch_results = BatchResults(failed=list(batches))
+            node.config.full_refresh = False
+
     def _not_reusable(self) -> str | None:
         """Take the project as it was parsed ahead of time; why that is not possible, if it is not."""
         from dbt.constants import DEFAULT_ENV_PLACEHOLDER
         from dbt.contracts.graph.manifest import Manifest
+        from dbt.parser.manifest import extended_mashumuro_decoder
         from dbt.version import __version__
 
         file = self.project.manifest.with_name(PARSED)
         if self.variables:
             return "with vars it has to be parsed again"
         try:
-            manifest = Manifest.from_msgpack(file.read_bytes())
+            # Dates, such as where a microbatch model begins, are of a type that only dbt's own decoder knows.
+            manifest = Manifest.from_msgpack(file.read_bytes(), decoder=extended_mashumuro_decoder)
         except Exception as error:  # noqa: BLE001  (dbt raises what it likes for a file of another version)
             return f"{file} cannot be read ({type(error).__name__}: {error})"
         if manifest.metadata.dbt_version != __version__:
