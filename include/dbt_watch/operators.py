@@ -126,7 +126,7 @@ class DbtBuild(BaseOperator):
                     result = dbt.invoke("build", *words, *plan.options, callbacks=[publisher])
                 finally:
                     self.keep(dbt.target, context)
-                notes.write_batches(unfinished_batches(result, begun))
+            notes.write_batches(unfinished_batches(result, begun))
             nothing = plan.chosen and not board.results and not list(result.result or ())
         counts = _counts(board)
         self.log.info("dbt build: %s; %s status writes, %.2f s", counts, publisher.writes, publisher.seconds)
