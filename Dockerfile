@@ -33,6 +33,9 @@ COPY . /opt/airflow/
 USER 0
 RUN bash /usr/local/share/dbx-project/build.sh folders
 USER 50000
+# What dbt's project is parsed for; another one at run time costs a parse per build.
+ARG WAREHOUSE=duckdb
+ARG DATABRICKS_CATALOG=main
 RUN bash /usr/local/share/dbx-project/build.sh project
 # Last, for they change with every commit.
 ARG REVISION=unknown
@@ -70,6 +73,8 @@ RUN bash /usr/local/share/dbx-project/build.sh folders
 # By name, as the Astro CLI has it.
 # hadolint ignore=DL3066
 USER astro
+ARG WAREHOUSE=duckdb
+ARG DATABRICKS_CATALOG=main
 RUN bash /usr/local/share/dbx-project/build.sh project
 ARG REVISION=unknown
 ARG VERSION=0.1.0

@@ -33,15 +33,15 @@ test: manifest ## set everything up and run the tests (PYTEST='-k name' for some
 
 test-databricks: manifest ## the tests on a local stand-in for Databricks, in an environment of its own (needs a JDK and port 443)
 	.venv/bin/python -m tests.support.databricks_standin.environment
-	.venv/bin/python -m pytest -n 0 -m databricks_standin $$(grep -rl --include="test_*.py" databricks_standin tests) $(PYTEST)
+	.venv/bin/python -m pytest -n logical --maxprocesses 2 --dist loadgroup -m databricks_standin $$(grep -rl --include="test_*.py" databricks_standin tests) $(PYTEST)
 
 test-celery: manifest ## watched dbt nodes with Celery and a real Redis, in an environment of its own (needs redis-server)
 	test -x .celery/venv/bin/python || .venv/bin/uv venv --quiet --python .venv/bin/python .celery/venv
 	.venv/bin/uv pip sync --quiet --python .celery/venv/bin/python --require-hashes requirements-image.lock
 	.venv/bin/python -m pytest -n 0 tests/include/dbt_watch/test_executors.py $(PYTEST)
 
-smoke-databricks: setup ## the sample shop through your workspace, in schemas of its own (docs/databricks.md says what it needs)
-	.venv/bin/python -m include.elt.smoke
+smoke-databricks: setup ## the shop through your workspace, in schemas of its own (docs/databricks.md; ORDERS=100000: generated)
+	.venv/bin/python -m include.elt.smoke $(if $(ORDERS),--orders $(ORDERS))
 
 check: manifest ## validate replications against contracts, silences, and the generated documents; runs nothing
 	.venv/bin/python -m include.elt.check
@@ -75,7 +75,8 @@ test-image: setup ## build both images on stand-ins for their bases, run the pla
 
 ## -- deploy it
 deploy: ## the Helm release: ENVIRONMENT=prod IMAGE_TAG=<commit or version> (EXECUTOR=celery, HELM_ARGS=--dry-run=server)
-	ENVIRONMENT='$(ENVIRONMENT)' IMAGE_TAG='$(IMAGE_TAG)' EXECUTOR='$(or $(EXECUTOR),kubernetes)' helm/deploy.sh $(HELM_ARGS)
+	ENVIRONMENT='$(ENVIRONMENT)' IMAGE_TAG='$(IMAGE_TAG)' EXECUTOR='$(or $(EXECUTOR),kubernetes)' \
+	WAREHOUSE='$(or $(WAREHOUSE),duckdb)' helm/deploy.sh $(HELM_ARGS)
 
 ## -- change it
 setup: ## make .venv from the lock file
@@ -89,8 +90,8 @@ lock: setup ## resolve all requirements again into their lock files
 	.venv/bin/uv pip compile $(LOCK) requirements.txt -c requirements-dev.lock -o requirements.lock
 	.venv/bin/uv pip compile $(LOCK) requirements-image.txt -c requirements-dev.lock -o requirements-image.lock
 	.venv/bin/uv pip compile $(LOCK) benchmarks/dlt.txt -o benchmarks/dlt.lock
-	.venv/bin/uv pip compile $(LOCK) $(STANDIN)/requirements.txt -o $(STANDIN)/requirements.lock
-STANDIN := tests/support/databricks_standin
+	.venv/bin/uv pip compile $(LOCK) $(DATABRICKS)/requirements.txt -o $(DATABRICKS)/requirements.lock
+DATABRICKS := tests/support/databricks_standin
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(UPGRADE)
 
 sample-data: setup ## write the sample files again from their seed

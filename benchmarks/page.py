@@ -37,6 +37,8 @@ def measure() -> int:
     event.listen(settings.engine, "before_cursor_execute", lambda *call: asked.append(call[2]))
     dags = {f"dag_{number}" for number in range(100)}
     endpoints: dict[str, Callable[[Metadata], Any]] = {
+        "state": reading.state,
+        "problems": reading.problems,
         "streams": reading.streams,
         "models": reading.models,
         "lineage": lambda metadata: reading.lineage(metadata, None, 3),

@@ -12,7 +12,8 @@ from datetime import timedelta
 import pendulum
 from airflow.sdk import DAG
 
-from include.elt.alerts.run import report_run, run_deadline
+from include.elt.alerts.deadlines import run_deadline
+from include.elt.alerts.run import report_run
 from include.elt.health import HealthReportOperator
 from include.elt.tasks import DEFAULT_ARGS
 

@@ -15,7 +15,8 @@ from datetime import timedelta
 import pendulum
 from airflow.sdk import DAG
 
-from include.elt.alerts.run import report_run, run_deadline
+from include.elt.alerts.deadlines import run_deadline
+from include.elt.alerts.run import report_run
 from include.elt.replication import read_replication
 from include.elt.settings import load_settings
 from include.elt.tasks import DEFAULT_ARGS, extract_and_load, pipeline_params
@@ -31,7 +32,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=6),
-    deadline=run_deadline(shop, after=timedelta(hours=2)),
+    deadline=run_deadline(after=timedelta(hours=2)),
     on_success_callback=report_run,
     on_failure_callback=report_run,
     default_args=DEFAULT_ARGS,

@@ -18,7 +18,8 @@ from datetime import timedelta
 import pendulum
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
-from include.elt.alerts.run import report_run, run_deadline
+from include.elt.alerts.deadlines import run_deadline
+from include.elt.alerts.run import report_run
 from include.elt.paths import REPLICATIONS
 from include.elt.replication import read_replication
 from include.elt.settings import load_settings
@@ -35,7 +36,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=6),
-    deadline=run_deadline(web, after=timedelta(hours=2)),
+    deadline=run_deadline(after=timedelta(hours=2)),
     on_success_callback=report_run,
     on_failure_callback=report_run,
     default_args=DEFAULT_ARGS,

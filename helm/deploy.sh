@@ -13,7 +13,7 @@ fail() {
 }
 
 values="values-${ENVIRONMENT:-}.yaml"
-[[ "${ENVIRONMENT:-}" =~ ^[a-z][a-z0-9-]*$ && "$ENVIRONMENT" != celery && -f "$values" ]] ||
+[[ "${ENVIRONMENT:-}" =~ ^[a-z][a-z0-9-]*$ && ! "$ENVIRONMENT" =~ ^(celery|databricks)$ && -f "$values" ]] ||
   fail "ENVIRONMENT='${ENVIRONMENT:-}' is refused; helm/values-<environment>.yaml has to exist, e.g. ENVIRONMENT=prod"
 # A tag that moves would give two nodes two images, and a rollback the image it is to get rid of.
 [[ "${IMAGE_TAG:-}" =~ ^([0-9a-f]{7,40}|v?[0-9]+\.[0-9]+\.[0-9]+([._-][0-9A-Za-z._-]+)?)$ ]] ||
@@ -24,10 +24,18 @@ case "${EXECUTOR:-kubernetes}" in
   celery) files+=(--values values-celery.yaml) ;;
   *) fail "EXECUTOR='$EXECUTOR' is refused; allowed: kubernetes, celery" ;;
 esac
-files+=(--values "$values")
-if left=$(grep -nE '^[^#]*(example|:000000000000:)' "$values"); then
-  fail "helm/$values still has placeholders:"$'\n'"$left"
-fi
+layers=("$values")
+case "${WAREHOUSE:-duckdb}" in
+  duckdb) ;;
+  databricks) layers=(values-databricks.yaml "$values") ;;
+  *) fail "WAREHOUSE='$WAREHOUSE' is refused; allowed: duckdb, databricks" ;;
+esac
+for layer in "${layers[@]}"; do
+  if left=$(grep -nE '^[^#]*(example|:000000000000:)' "$layer"); then
+    fail "helm/$layer still has placeholders:"$'\n'"$left"
+  fi
+  files+=(--values "$layer")
+done
 
 # CHART: an unpacked chart, an archive or a mirror's oci:// address instead of the project's own repository.
 chart=(airflow --repo https://airflow.apache.org --version "$CHART_VERSION")

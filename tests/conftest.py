@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,8 +37,28 @@ def pytest_configure() -> None:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
-STATEMENTS = pytest.StashKey[dict[str, int]]()
+STATEMENTS = pytest.StashKey[Counter[str]]()
 """Statements that the stand-in for Databricks was sent, per class."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """A worker of pytest-xdist gets a stand-in of its own only where these tests were asked for by their mark."""
+    node.workerinput["databricks_standin"] = "databricks_standin" in node.config.getoption("markexpr")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand a worker's statements to the process that tells them."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["statements"] = dict(session.config.stash.get(STATEMENTS, {}))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Add a worker's statements to those of the others."""
+    counts = node.config.stash.setdefault(STATEMENTS, Counter())
+    counts.update(getattr(node, "workeroutput", {}).get("statements", {}))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -79,8 +100,9 @@ def databricks(
     from tests.support.databricks_standin.known import unlisted
     from tests.support.databricks_standin.running import running
 
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        pytest.skip("one Java process serves all these tests; `make test-databricks` runs them")
+    worker = getattr(request.config, "workerinput", None)
+    if worker is not None and not worker["databricks_standin"]:
+        pytest.skip("each worker would start a Java process; `make test-databricks` runs these tests")
     if reason := missing() or unavailable():
         pytest.skip(reason)
     key, secret = _s3_server.user()
@@ -89,7 +111,7 @@ def databricks(
         for name, value in standin.trust.items():
             env.setenv(name, value)
         yield standin
-        request.config.stash[STATEMENTS] = dict(standin.counts())
+        request.config.stash[STATEMENTS] = standin.counts()
         assert not unlisted(standin.entries()), "\n".join(
             ["not native, and not in tests/support/databricks_standin/known.py:", *unlisted(standin.entries())]
         )

@@ -15,6 +15,7 @@ import pytest
 from include.elt import metrics
 from include.elt.paths import ROOT
 from include.elt.settings import Settings
+from tests.support.otlp import collecting
 
 DOCS = ROOT / "docs"
 
@@ -37,14 +38,47 @@ def test_the_generated_documents_are_what_the_code_says(migrated_home: Path) -> 
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
 
 
-def test_the_dashboard_shows_metrics_that_there_are() -> None:
-    text = (DOCS / "grafana.json").read_text()
-    known = {(metrics.PREFIX + name).replace(".", "_") for name in metrics.METRICS}
-    used = set(re.findall(r"airflow_(elt_\w+?)(?:_total|_sum|_count)?[\[{( ,]", text))
+def test_the_dashboard_asks_for_metrics_that_there_are_by_the_names_that_prometheus_has(tmp_path: Path) -> None:
+    """Every metric is sent to a stand-in for a collector; the queries have its names, kinds and attributes."""
+    code = (
+        "from include.elt import metrics\n"
+        "send = {'counter': metrics.count, 'gauge': lambda n, t: metrics.gauge(n, 1, t), "
+        "'timer': lambda n, t: metrics.timing(n, 1, t)}\n"
+        "for name, each in metrics.METRICS.items():\n"
+        "    send[each.kind](name, {tag: 'x' for tag in each.tags})\n"
+    )
+    with collecting() as collector:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+        result = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=environment | collector.environment() | {"AIRFLOW_HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert result.returncode == 0, result.stderr[-2000:]
+    endings = {"sum": ("_total",), "gauge": ("",), "histogram": ("", "_sum", "_count")}
+    known: dict[str, set[str]] = {}
+    for name, points in collector.metrics.items():
+        if ".elt." in name:
+            for ending in endings[points[0].kind]:
+                known[name.replace(".", "_") + ending] = set(points[0].attributes)
 
-    assert len(json.loads(text)["panels"]) > 8
-    assert used
-    assert used <= known
+    queries = [
+        target["expr"]
+        for panel in json.loads((DOCS / "grafana.json").read_text())["panels"]
+        for target in panel.get("targets", [])
+    ]
+    assert len(collector.metrics) >= len(metrics.METRICS)
+    assert len(queries) > 8
+    for query in queries:
+        for name, chosen in re.findall(r"(airflow_\w+)(?:\{(.*?)\})?", query):
+            assert name in known, query
+            assert set(re.findall(r"(\w+)=", chosen)) <= known[name], query
+        grouped = {label for labels in re.findall(r"by \((.*?)\)", query) for label in labels.split(", ")}
+        assert all(grouped <= known[name] for name in re.findall(r"airflow_\w+", query)), query
 
 
 class TestMetrics:
@@ -64,12 +98,12 @@ class TestMetrics:
 
         metrics.count("stream.rows", tags, by=5)
         metrics.count("stream.rejected", tags, by=0)
-        metrics.timing("stream.load_seconds", 1.5, tags)
+        metrics.timing("stream.load_time", 1.5, tags)
         metrics.gauge("stream.table_rows", 7, tags)
 
         assert sent == [
             ("incr", "elt.stream.rows", 5, {"tags": tags}),
-            ("timing", "elt.stream.load_seconds", 1500.0, {"tags": tags}),
+            ("timing", "elt.stream.load_time", 1500.0, {"tags": tags}),
             ("gauge", "elt.stream.table_rows", 7, {"tags": tags}),
         ]
 

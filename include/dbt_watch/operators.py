@@ -120,7 +120,16 @@ class DbtBuild(BaseOperator):
                 self.log.warning("%s: %s; what depends on it is not built", unique_id, why)
                 board.add(Result(unique_id, "error", why))
             with Publisher(
-                str(ti.id), board, manifest, ti.xcom_push, last=last, chosen=bool(plan.chosen), changed=notes.write
+                str(ti.id),
+                board,
+                manifest,
+                ti.xcom_push,
+                last=last,
+                chosen=bool(plan.chosen),
+                changed=notes.write,
+                # There, whoever waits comes after the build, and only one thread may talk to Airflow at a time: while
+                # one does, the other has no way to it.
+                live=not in_dag_test(),
             ) as publisher:
                 try:
                     result = dbt.invoke("build", *words, *plan.options, callbacks=[publisher])

@@ -67,6 +67,7 @@ class Publisher:
         last: no other try follows by itself, so that a failure is one.
         chosen: the run's form chose among the nodes.
         changed: called after each write, with the board; for what else is to be kept. May fail.
+        live: write while dbt builds, in a thread beside it. Without, everything is written at the end.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Publisher:
         last: bool,
         chosen: bool,
         changed: Callable[[Board], None] = lambda _: None,
+        live: bool = True,
     ) -> None:
         self.board = board
         self.writes = 0
@@ -91,7 +93,7 @@ class Publisher:
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._over = threading.Event()
         self._unsent: list[str] = list(board.outcomes)
-        self._thread = threading.Thread(target=self._run, name="dbt-status", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="dbt-status", daemon=True) if live else None
 
     def __call__(self, event: Any) -> None:
         """A callback for dbt."""
@@ -100,13 +102,15 @@ class Publisher:
             self._events.put(event)
 
     def __enter__(self) -> Publisher:
-        self._thread.start()
+        if self._thread is not None:
+            self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Write what is left. Without an exception the status is final."""
         self._over.set()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
         self._drain()
         if kind is None:
             self._unsent += self.board.close()

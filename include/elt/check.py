@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.table import Table
 
+from include.dbt_watch.parse import GRAPH
+from include.elt import freshness
 from include.elt.alerts.silences import read_silences
 from include.elt.contract import read_contracts
 from include.elt.errors import EltError
+from include.elt.manifest import build_manifest
 from include.elt.paths import REPLICATIONS, shown
 from include.elt.replication import check_against, read_replication
 from include.elt.settings import load_settings
@@ -31,9 +35,11 @@ def main() -> int:
         settings.sling()
         contracts = read_contracts()
         silences = read_silences()
+        graph = json.loads(build_manifest(settings).with_name(GRAPH).read_bytes())
     except EltError as error:
         console.print(f"[red]{error}[/red]", soft_wrap=True)
         return 1
+    faults += freshness.faults(graph)
     for file in sorted(REPLICATIONS.glob("*.yaml")):
         try:
             replication = read_replication(file, settings.variables())

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from include.elt.errors import ContractError
+from include.elt.freshness import PERIODS
 from include.elt.paths import DBT_PROJECT, shown
 
 _INTEGERS = {"tinyint": 8, "smallint": 16, "int": 32, "integer": 32, "bigint": 64}
@@ -40,10 +41,6 @@ TYPES = (
     "varchar(n)",
 )
 """Column types a contract may use, as they are written in `data_type`."""
-
-
-_PERIODS = {"minute": 60, "hour": 3600, "day": 24 * 3600}
-"""Seconds of dbt's periods of freshness."""
 
 LOADED_AT = "_loaded_at"
 """Column of a raw table in mode `snapshot`: when the rows were read."""
@@ -299,7 +296,7 @@ def _freshness(source: dict[str, Any], entry: dict[str, Any], key: str) -> int |
         for place in (each.get("config") or {}, each):
             if "freshness" in place:
                 limit = (place["freshness"] or {}).get(key) or {}
-                seconds = _PERIODS.get(str(limit.get("period")))
+                seconds = PERIODS.get(str(limit.get("period")))
                 return int(limit["count"]) * seconds if seconds and limit.get("count") is not None else None
     return None
 

@@ -15,8 +15,9 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from include.elt.alerts.run import PROCESS_CONTEXT
+from include.elt.alerts.deadlines import PROCESS_CONTEXT, RunQueued, TablesLoaded, span
 from include.elt.errors import EltError
+from include.elt.logs import FIELDS
 from include.elt.manifest import MANIFEST, build_manifest
 from include.elt.metrics import METRICS, PREFIX
 from include.elt.paths import ROOT, shown
@@ -30,6 +31,9 @@ _ABOUT_METRICS = """\
 Sent through Airflow's own client beside Airflow's metrics, when `[metrics] statsd_on` or `otel_on` is set; Airflow puts
 its prefix (`airflow.`) in front. [grafana.json](grafana.json) is a dashboard on them, for Prometheus behind an
 OpenTelemetry collector: there `airflow.elt.stream.rows` is `airflow_elt_stream_rows_total`."""
+_ABOUT_LOGS = """\
+Beside what people read, a task writes these lines, as JSON in its log like all of Airflow's, with `task_id` and
+`try_number`: to be searched in whatever collects the logs (remote logging, or the containers' output)."""
 
 _LAYERS = ("staging", "intermediate", "marts")
 
@@ -66,6 +70,17 @@ def _span(delta: Any) -> str:
     return f"{seconds} seconds" if seconds else "none"
 
 
+def _deadline(alert: Any) -> str:
+    """What is told when."""
+    match alert.reference:
+        case RunQueued():
+            return f"told {span(alert.interval.total_seconds())} after it was queued"
+        case TablesLoaded(tables, seconds):
+            return f"told when one is older than {span(seconds)}: " + ", ".join(f"`{table}`" for table in tables)
+        case other:
+            return f"told {span(alert.interval.total_seconds())} after {other.reference_name}"
+
+
 def _schedule(dag: Any) -> str:
     timetable = dag.timetable
     text = getattr(timetable, "_expression", None) or getattr(timetable, "expression", None) or dag.schedule
@@ -85,7 +100,7 @@ def dags_page(found: Mapping[str, Any]) -> str:
             ("owners", ", ".join(sorted({task.owner for task in dag.tasks}))),
             ("tags", ", ".join(sorted(dag.tags))),
             ("at most", f"{dag.max_active_runs} run at a time, {_span(dag.dagrun_timeout)} each"),
-            ("deadline", ", ".join(f"told {_span(each.interval)} after it was queued" for each in deadlines) or "none"),
+            ("deadlines", "; ".join(_deadline(each) for each in deadlines) or "none"),
             ("task groups", ", ".join(f"`{group}`" for group in groups) or "none"),
             ("assets", ", ".join(f"`{name}`" for name in outlets) or "none"),
         ]
@@ -213,6 +228,9 @@ def metrics_page() -> str:
         _MADE,
         _ABOUT_METRICS,
         _table("metric", "kind", "unit", "tags", "what it is", rows=rows),
+        "## Log lines",
+        _ABOUT_LOGS,
+        _table("event", "fields", rows=((f"`{event}`", ", ".join(names)) for event, names in FIELDS.items())),
     ]
     return "\n\n".join(parts) + "\n"
 

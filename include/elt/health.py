@@ -10,13 +10,13 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from statistics import median
 from typing import Any
 
 from airflow.sdk import BaseOperator, Context
 
 from include.elt.alerts.causes import Alert
 from include.elt.alerts.run import results_of, send
+from include.elt.completeness import unusual, usual
 from include.elt.contract import Contract, read_contracts
 from include.elt.tasks import raw_asset
 
@@ -25,21 +25,28 @@ log = logging.getLogger(__name__)
 LOADS = 20
 """Loads of a table that are compared."""
 
-ENOUGH = 5
-"""Earlier loads that are needed before one of them can be called unusual."""
-
-SHRUNK, GREW = 0.8, 3.0
-"""A table is unusual with less than this part, or more than this many times, of its earlier loads' median of rows."""
+HISTORY = 7
+"""Loads whose rows stand in the table."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One raw table in the report; `findings` is empty for one that is as it should be."""
+    """One raw table in the report.
+
+    Attributes:
+        table: the raw table.
+        loaded_at: time of its last load, ISO 8601; None for one that was never loaded, whose DAG may not be in use.
+        rows: rows of the table after it.
+        median_rows: the median of the loads before, which is what is usual.
+        history: rows after each of its last loads, the newest first.
+        findings: what is wrong with it; nothing, if all is well.
+    """
 
     table: str
     loaded_at: str | None
     rows: int | None
     median_rows: int | None
+    history: tuple[int, ...]
     findings: tuple[str, ...]
 
 
@@ -52,7 +59,7 @@ def line(contract: Contract, loads: Sequence[tuple[datetime, Mapping[str, Any]]]
         now: the time of the report.
     """
     if not loads:
-        return Line(contract.table, None, None, None, ("never loaded",) if contract.late_after else ())
+        return Line(contract.table, None, None, None, (), ())
     at, last = loads[0]
     findings = []
     age = now - at
@@ -64,15 +71,12 @@ def line(contract: Contract, loads: Sequence[tuple[datetime, Mapping[str, Any]]]
             break
     rows = int(last.get("rows_total") or 0)
     earlier = [int(figures.get("rows_total") or 0) for _, figures in loads[1:]]
-    usual = int(median(earlier)) if earlier else None
-    if usual is not None and len(earlier) >= ENOUGH:
-        if rows < SHRUNK * usual:
-            findings.append(f"shrank: {rows:,} rows, {usual:,} are usual")
-        elif rows > GREW * max(1, usual):
-            findings.append(f"grew: {rows:,} rows, {usual:,} are usual")
+    if found := unusual(rows, earlier):
+        findings.append(found)
     if rejected := int(last.get("rows_rejected") or 0):
         findings.append(f"{rejected:,} rows rejected in the last load")
-    return Line(contract.table, at.isoformat(), rows, usual, tuple(findings))
+    history = [rows, *earlier][:HISTORY]
+    return Line(contract.table, at.isoformat(), rows, usual(earlier), tuple(history), tuple(findings))
 
 
 def failed_tests(summaries: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -99,11 +103,14 @@ def as_text(lines: Sequence[Line], tests: Sequence[str]) -> str:
 
 def as_table(lines: Sequence[Line]) -> str:
     """The report as a table, for the log."""
-    rows: list[tuple[str, ...]] = [("table", "loaded at (UTC)", "rows", "usual", "findings")]
+    rows: list[tuple[str, ...]] = [("table", "loaded at (UTC)", "rows", "usual", "change", "loads before", "findings")]
     for each in lines:
         numbers = ("" if number is None else f"{number:,}" for number in (each.rows, each.median_rows))
-        rows.append((each.table, (each.loaded_at or "never")[:19], *numbers, "; ".join(each.findings) or "ok"))
-    wide = [max(len(row[place]) for row in rows) for place in range(5)]
+        change = f"{each.rows / each.median_rows - 1:+.0%}" if each.rows is not None and each.median_rows else ""
+        before = " ".join(f"{number:,}" for number in each.history[1:])
+        found = "; ".join(each.findings) or ("ok" if each.loaded_at else "")
+        rows.append((each.table, (each.loaded_at or "never")[:19], *numbers, change, before, found))
+    wide = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(row, wide, strict=True)).rstrip() for row in rows
     )

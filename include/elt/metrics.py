@@ -31,8 +31,8 @@ METRICS: dict[str, Metric] = {
     "stream.rows": Metric("counter", "rows", _STREAM, "Rows that came into the raw table"),
     "stream.rejected": Metric("counter", "rows", _STREAM, "Rows that were set aside"),
     "stream.bytes": Metric("counter", "bytes", _STREAM, "Size of the Parquet files that were loaded"),
-    "stream.extract_seconds": Metric("timer", "ms", _STREAM, "Time of the extraction"),
-    "stream.load_seconds": Metric("timer", "ms", _STREAM, "Time of the load"),
+    "stream.extract_time": Metric("timer", "ms", _STREAM, "Time of the extraction"),
+    "stream.load_time": Metric("timer", "ms", _STREAM, "Time of the load"),
     "stream.table_rows": Metric("gauge", "rows", _STREAM, "Rows of the raw table after the load"),
     "stream.failures": Metric(
         "counter", "tries", _STREAM, "Tries of an extraction or load that failed with a known error"
@@ -40,7 +40,7 @@ METRICS: dict[str, Metric] = {
     "model.builds": Metric(
         "counter", "builds", (*_MODEL, "status"), "Models, snapshots and seeds that dbt built, by outcome"
     ),
-    "model.seconds": Metric("timer", "ms", _MODEL, "Time that dbt took for a model"),
+    "model.time": Metric("timer", "ms", _MODEL, "Time that dbt took for a model"),
     "model.tests": Metric("counter", "tests", (*_MODEL, "status"), "Tests of a model, by outcome"),
     "alerts": Metric("counter", "alerts", ("kind", "outcome"), "Alerts that were sent, silenced or could not be sent"),
     "usage.registrations": Metric("counter", "calls", (), "Installations that registered"),

@@ -15,12 +15,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from include.elt import metrics
+from include.elt.logs import tell
 
 KEY = "dbt_results"
 """Key of the XCom. What it holds is compressed: results of 2,000 models are 0.9 MB as JSON and 0.1 MB like this."""
 
-SECONDS = "dbt_seconds"
-"""Key of a second, small XCom: seconds by node. Trends over many runs read it instead of the results themselves."""
+TREND = "dbt_seconds"
+"""Key of a second, small XCom. What spans many runs reads it instead of the results themselves."""
 
 _BUILT = ("model", "snapshot", "seed")
 _TESTS = ("test", "unit_test")
@@ -108,13 +109,26 @@ def node_of_test(identity: str, manifest: Mapping[str, Any], built: Iterable[str
     return None if found is None else str(found)
 
 
-def durations(summarised: Mapping[str, Any]) -> dict[str, float]:
-    """Seconds of each node that a summary says was built, by id."""
-    return {node["id"]: node["seconds"] for node in summarised["nodes"] if "seconds" in node}
+def trend(summarised: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a summary that is compared over many runs.
+
+    Args:
+        summarised: what `summary` gave.
+
+    Returns:
+        `seconds` of each node that was built, by id, and `failed`: ids of the nodes that failed or have a failed test.
+    """
+    nodes = summarised["nodes"]
+    return {
+        "seconds": {node["id"]: node["seconds"] for node in nodes if "seconds" in node},
+        "failed": [
+            node["id"] for node in nodes if node.get("status") == "failed" or node.get("tests", {}).get("failed")
+        ],
+    }
 
 
 def packed(value: Mapping[str, Any]) -> str:
-    """A summary, or the seconds of one, as the text that stands in the XCom."""
+    """A summary, or the trend of one, as the text that stands in the XCom."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     return base64.b64encode(zlib.compress(text.encode(), 6)).decode()
 
@@ -131,7 +145,7 @@ def unpacked(text: object) -> dict[str, Any] | None:
 
 
 def publish(context: Mapping[str, Any], run_results: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
-    """Tell the results of a dbt invocation, as an XCom of the task that called dbt.
+    """Tell the results of a dbt invocation: as an XCom of the task that called dbt, as metrics, in its log.
 
     Args:
         context: Airflow's, of that task.
@@ -140,11 +154,20 @@ def publish(context: Mapping[str, Any], run_results: Mapping[str, Any], manifest
     """
     told = summary(run_results, manifest)
     context["ti"].xcom_push(key=KEY, value=packed(told))
-    context["ti"].xcom_push(key=SECONDS, value=packed(durations(told)))
+    context["ti"].xcom_push(key=TREND, value=packed(trend(told)))
     for node in told["nodes"]:
         tags = {"dag_id": context["ti"].dag_id, "model": node["name"]}
+        if "seconds" in node or "tests" in node:
+            tell(
+                "built",
+                **tags,
+                run_id=context["run_id"],
+                tests=node.get("tests", {}),
+                failed_tests=[test["name"] for test in node.get("failed_tests", [])],
+                **{name: node.get(name) for name in ("status", "seconds", "rows")},
+            )
         if "seconds" in node:
-            metrics.timing("model.seconds", node["seconds"], tags)
+            metrics.timing("model.time", node["seconds"], tags)
             metrics.count("model.builds", {**tags, "status": node["status"]})
         for status, number in node.get("tests", {}).items():
             metrics.count("model.tests", {**tags, "status": status}, by=number)

@@ -189,7 +189,9 @@ class SlingRun:
     def _environment(self) -> dict[str, str]:
         """The whole environment of the child; nothing of ours is inherited."""
         return {
-            "PATH": os.defpath,
+            # Sling starts no program for its work; a library in it looks for `pidof` as it starts, which would get the
+            # secrets below in its environment (found by the search for a canary password).
+            "PATH": "",
             "HOME": str(self.home),
             "TZ": "UTC",
             "SLING_HOME_DIR": str(self.home),

@@ -1,8 +1,10 @@
 """`make smoke-databricks`: the way of the sample shop through a real workspace, beside everything that is there.
 
-It makes schemas of its own, extracts the sample files into a volume of its own, loads them, builds the dbt project,
-does the same with changed files, compares every table with DuckDB, removes its schemas, and prints what it did. The
-workspace is named by the environment, as for other tools of Databricks:
+usage: python -m include.elt.smoke [--orders N]
+
+It makes schemas of its own, extracts the sample files, or generated ones with more orders, into a volume of its own,
+loads them, builds the dbt project, does the same with changed files, compares every table with DuckDB, removes its
+schemas, and prints what it did. The workspace is named by the environment, as for other tools of Databricks:
 
     DATABRICKS_HOST, DATABRICKS_HTTP_PATH, DATABRICKS_CATALOG,
     DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET, or DATABRICKS_TOKEN
@@ -10,6 +12,7 @@ workspace is named by the environment, as for other tools of Databricks:
 
 from __future__ import annotations
 
+import argparse
 import csv
 import os
 import re
@@ -40,6 +43,7 @@ from include.elt.settings import Settings, load_settings
 from include.elt.warehouse import Warehouse
 from include.elt.warehouse.databricks import DatabricksWarehouse
 from include.elt.warehouse.duckdb import DuckDBWarehouse
+from include.sample_data.generate import generate
 
 SCHEMAS = ("raw", "ops", "staging", "intermediate", "marts", "snapshots", "analytics")
 """Schemas that may be made, behind the prefix; nothing else is ever removed."""
@@ -85,13 +89,22 @@ class Smoke:
         catalog: the catalog in which the schemas are made.
         folder: for everything on this computer.
         tell: prints a line.
+        orders: orders to generate; 0 for the sample files.
     """
 
-    def __init__(self, workspace: Workspace, catalog: str, folder: Path, tell: Callable[[str], None] = print) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        catalog: str,
+        folder: Path,
+        tell: Callable[[str], None] = print,
+        orders: int = 0,
+    ) -> None:
         self.workspace = workspace
         self.catalog = catalog
         self.folder = folder
         self.tell = tell
+        self.orders = orders
         self.prefix = f"smoke_{uuid4().hex[:8]}_"
         self.settings: Settings = load_settings(
             warehouse="duckdb", duckdb_path=folder / "smoke.duckdb", lake=folder / "lake", shop_files=folder / "files"
@@ -108,7 +121,10 @@ class Smoke:
             EltError: a step failed, or a table differs.
         """
         self.tell(f"workspace {self.workspace.host}, catalog {self.catalog}, schemas {self.prefix}*")
-        shutil.copytree(SAMPLE_DATA, self.folder / "files", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+        if self.orders:
+            self._step(f"{self.orders:,} orders are generated", self._generate)
+        else:
+            shutil.copytree(SAMPLE_DATA, self.folder / "files", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
         project = self._project()
         try:
             self._step("the SQL warehouse answers", lambda: self._sql("SELECT 1"))
@@ -143,6 +159,10 @@ class Smoke:
             return session.rows(statement)
         finally:
             session.close()
+
+    def _generate(self) -> None:
+        customers = max(1, self.orders // 10)
+        generate(self.folder / "files", customer_count=customers, order_count=self.orders)
 
     def _make_volume(self) -> None:
         self._sql(f"CREATE SCHEMA `{self.catalog}`.`{self.prefix}raw`")
@@ -218,6 +238,7 @@ class Smoke:
         return "both targets"
 
     def _compare(self) -> str:
+        rows = 0
         with duckdb.connect(str(self.duckdb.path), read_only=True) as ours:
             ours.execute("SET TimeZone = 'UTC'")
             tables = ours.execute(
@@ -227,10 +248,12 @@ class Smoke:
             for (table,) in tables:
                 here = sorted(ours.table(table).fetchall(), key=str)
                 there = sorted(self._sql(f"TABLE `{self.catalog}`.{self.prefix}{table}"), key=str)
+                rows += len(here)
                 if here != there:
-                    odd = [row for row in there if row not in here][:3] + [row for row in here if row not in there][:3]
+                    one, other = set(here), set(there)
+                    odd = [row for row in there if row not in one][:3] + [row for row in here if row not in other][:3]
                     raise SmokeError(f"{table} differs: {len(here)} rows in DuckDB, {len(there)} in Databricks: {odd}")
-        return f"{len(tables)} tables"
+        return f"{len(tables)} tables, {rows:,} rows"
 
     def _change_files(self) -> None:
         file = self.folder / "files" / "raw_orders.csv"
@@ -253,10 +276,13 @@ class Smoke:
 
 def main() -> int:
     """Run it; returns the exit code."""
+    parser = argparse.ArgumentParser(description="The sample shop through a real workspace, in schemas of its own.")
+    parser.add_argument("--orders", type=int, default=0, metavar="N", help="orders to generate, instead of the sample")
+    orders = parser.parse_args().orders
     try:
         workspace, catalog = workspace_of(os.environ)
         with tempfile.TemporaryDirectory(prefix="smoke-databricks-") as folder:
-            Smoke(workspace, catalog, Path(folder), lambda line: print(line, flush=True)).run()
+            Smoke(workspace, catalog, Path(folder), lambda line: print(line, flush=True), orders).run()
     except EltError as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, SettingsError) else 1

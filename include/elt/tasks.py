@@ -21,11 +21,13 @@ from airflow.sdk.execution_time.hitl import upsert_hitl_detail
 from airflow.sdk.log import mask_secret, redact  # type: ignore[attr-defined]
 
 from include.elt import metrics
+from include.elt.alerts.deadlines import Promise, keep_fresh, wanted
 from include.elt.connections import AirflowConnection, secrets_of
 from include.elt.contract import read_contracts
 from include.elt.errors import EltError, LakeError, SchemaChangeError, SettingsError
 from include.elt.extract import Extraction
 from include.elt.lake import open_lake
+from include.elt.logs import tell
 from include.elt.modes import Span, plan
 from include.elt.replication import Meta, Replication, Stream, check_against
 from include.elt.settings import EXTRACT_POOL, WAREHOUSE_POOL, Settings
@@ -162,7 +164,9 @@ def _airflow_errors(context: Context) -> Iterator[None]:
     except EltError as error:
         text = str(redact(str(error)))[:_PROBLEM_LENGTH]
         context["ti"].xcom_push(key=PROBLEM, value={"kind": error.kind, "text": text})
-        metrics.count("stream.failures", _stream_tags(context))
+        tags = _stream_tags(context)
+        metrics.count("stream.failures", tags)
+        tell("failed", **tags, run_id=context["run_id"], kind=error.kind, text=text)
         if not error.final:
             raise
         raise AirflowFailException(str(error)) from None  # the message says it all; a cause would repeat it
@@ -267,6 +271,15 @@ class ExtractOperator(BaseOperator):
             lake = open_lake(self.settings, _connection)
             self._extraction = Extraction(self.replication, self.stream, contract, self.settings, source, lake)
             manifest, location = self._extraction.run(context["run_id"], reading, dry_run=params["dry_run"])
+        tell(
+            "extracted",
+            **_stream_tags(context),
+            run_id=context["run_id"],
+            mode=manifest.mode,
+            rows=manifest.rows,
+            rejected=manifest.rows_rejected,
+            seconds=manifest.seconds,
+        )
         return {
             "location": location,
             "mode": manifest.mode,
@@ -379,20 +392,30 @@ class LoadOperator(BaseOperator):
             "tolerated": self.stream.meta.tolerated(manifest.source_rows) if manifest.source_rows is not None else None,
         }
         context["outlet_events"][self.asset].extra = extra
-        self._count(context, result, manifest.seconds)
+        self._count(context, result, manifest.mode, manifest.seconds)
         return extra
 
-    def _count(self, context: Context, result: LoadResult, extract_seconds: float) -> None:
+    def _count(self, context: Context, result: LoadResult, mode: str, extract_seconds: float) -> None:
         """Tell the load as metrics, and as one structured log line."""
         tags = _stream_tags(context)
-        log.info("loaded", extra={**tags, "run_id": context["run_id"], "rows": result.rows_loaded})
+        tell(
+            "loaded",
+            **tags,
+            run_id=context["run_id"],
+            table=result.table,
+            mode=mode,
+            rows=result.rows_loaded,
+            rejected=result.rows_rejected,
+            rows_total=result.rows_total,
+            seconds=result.seconds,
+        )
         if result.repeated:
             return
         metrics.count("stream.loads", tags)
         for name, number in (("rows", result.rows_loaded), ("rejected", result.rows_rejected), ("bytes", result.bytes)):
             metrics.count(f"stream.{name}", tags, by=number)
-        metrics.timing("stream.extract_seconds", extract_seconds, tags)
-        metrics.timing("stream.load_seconds", result.seconds, tags)
+        metrics.timing("stream.extract_time", extract_seconds, tags)
+        metrics.timing("stream.load_time", result.seconds, tags)
         metrics.gauge("stream.table_rows", result.rows_total, tags)
 
 
@@ -405,6 +428,8 @@ def _stream_tags(context: Context) -> dict[str, str]:
 def extract_and_load(replication: Replication, settings: Settings) -> dict[str, LoadOperator]:
     """The task group of a replication: extract and load per stream, in the DAG at hand.
 
+    A table whose contract says how old it may be (`freshness`, `warn_after`) gives the DAG a deadline.
+
     Args:
         replication: its streams become tasks `<group>.<stream>.extract` and `.load`, where the group is the
             replication's name up to the first underscore, so that it stays when the kind of source changes.
@@ -415,7 +440,7 @@ def extract_and_load(replication: Replication, settings: Settings) -> dict[str, 
     """
     group_id = replication.name.split("_")[0]
     loads: dict[str, LoadOperator] = {}
-    with TaskGroup(group_id, tooltip=f"Streams of {replication.file.name}"):
+    with TaskGroup(group_id, tooltip=f"Streams of {replication.file.name}") as group:
         for stream in replication.streams:
             with TaskGroup(stream.id, tooltip=f"{stream.name} → {stream.table}"):
                 common: dict[str, Any] = {"replication": replication, "stream": stream, "settings": settings}
@@ -423,4 +448,14 @@ def extract_and_load(replication: Replication, settings: Settings) -> dict[str, 
                 load = LoadOperator(task_id="load", extract_task_id=extract.task_id, **common)
                 extract >> load
             loads[stream.table] = load
+    if wanted():
+        limits = {table: contract.late_after for table, contract in read_contracts().items()}
+        keep_fresh(
+            group.dag,
+            {
+                table: Promise(load.task_id, load.owner, limit)
+                for table, load in loads.items()
+                if (limit := limits.get(table))
+            },
+        )
     return loads

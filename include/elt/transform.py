@@ -28,6 +28,8 @@ from include.dbt_watch.group import BUILD, watched_group
 from include.dbt_watch.operators import Plan
 from include.dbt_watch.parse import GRAPH
 from include.dbt_watch.project import DbtProject
+from include.elt import freshness
+from include.elt.alerts.deadlines import Promise, keep_fresh, wanted
 from include.elt.contract import read_contracts
 from include.elt.errors import ContractError
 from include.elt.lake import slug
@@ -44,6 +46,8 @@ def transform(
     settings: Settings, after: Mapping[str, BaseOperator], select: Sequence[str] = (), group_id: str = "dbt"
 ) -> TaskGroup:
     """The task group of a DAG's share of the dbt project, wired to the loads it reads from.
+
+    A mart that says how old it may be (`meta.freshness`) gives the DAG a deadline.
 
     There is one dbt project for all DAGs. Each builds what depends on the tables that it loads, so a model that joins
     tables of two DAGs is built by both.
@@ -92,7 +96,21 @@ def transform(
         load >> watched.build
         if (task := watched.nodes.get(f"source.{PROJECT}.{source}")) is not None:
             load >> task
+    if wanted():
+        keep_fresh(watched.group.dag, _promises(watched.nodes))
     return watched.group
+
+
+def _promises(tasks: Mapping[str, BaseOperator]) -> dict[str, Promise]:
+    """How old the marts of these tasks may be, by asset."""
+    nodes = json.loads(MANIFEST.with_name(GRAPH).read_bytes())["nodes"]
+    return {
+        asset.name: Promise(task.task_id, task.owner, limit)
+        for unique_id, task in tasks.items()
+        if unique_id in nodes and (limit := freshness.seconds_of(freshness.of_model(nodes[unique_id])))
+        for asset in task.outlets
+        if isinstance(asset, Asset)
+    }
 
 
 def _mart(name: str, tags: Sequence[str]) -> Asset | None:

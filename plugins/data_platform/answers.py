@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -11,6 +11,7 @@ StreamStatus = Literal[
     "ok", "rejected", "failed", "running", "retrying", "needs approval", "skipped", "not run", "never loaded"
 ]
 Freshness = Literal["fresh", "late", "stale", "unknown"]
+Verdict = Literal["match", "within tolerance", "differs", "not counted"]
 NodeStatus = Literal["ok", "warn", "failed", "skipped", "not run", "unknown"]
 
 
@@ -38,6 +39,7 @@ class Stream(BaseModel):
     run_id: str | None = Field(None, description="Run that `status` is about")
     status: StreamStatus
     problem: str | None = Field(None, description="Why it failed")
+    problem_kind: str | None = Field(None, description="What kind of failure it is")
     failed_task: str | None = None
     loaded_at: datetime | None = Field(None, description="Commit of the last load")
     loaded_by: str | None = Field(None, description="Run of the last load")
@@ -59,10 +61,14 @@ class Stream(BaseModel):
     source_rows: int | None = Field(None, description="Rows of the whole source, where they were counted")
     tolerated: int | None = Field(None, description="Rows by which source and raw table may differ")
     difference: int | None = Field(None, description="Rows of the raw table and rejected ones, minus the source's")
+    verdict: Verdict = Field("not counted", description="Source against raw table")
     late_after: int | None = Field(None, description="Seconds after a load when the stream is late")
     stale_after: int | None = Field(None, description="Seconds after a load when it is stale")
     freshness: Freshness
     history: list[int | None] = Field(description="Rows of up to 20 last loads, the newest first")
+    totals: list[int | None] = Field(description="Rows of the table after each of them")
+    rows_usual: int | None = Field(None, description="Median of the rows of the table after the loads before")
+    unusual: str | None = Field(None, description="How the table grew or shrank unusually in the last load")
 
 
 class FailedTest(BaseModel):
@@ -82,6 +88,7 @@ class Node(BaseModel):
     name: str
     dag_id: str
     run_id: str | None = Field(None, description="Run in which it was built last")
+    task_id: str | None = Field(None, description="Its task in Airflow")
     built_at: datetime | None = None
     status: NodeStatus
     seconds: float | None = None
@@ -89,6 +96,9 @@ class Node(BaseModel):
     message: str | None = None
     tests: dict[str, int] = Field(default_factory=dict, description="Tests by status")
     failed_tests: list[FailedTest] = Field(default_factory=list)
+    failing_since: datetime | None = Field(
+        None, description="Begin of the first of the runs in which it has failed ever since; at most 12 runs back"
+    )
     trend: list[float | None] = Field(default_factory=list, description="Seconds in the last runs, the newest first")
     depends_on: list[str] = Field(default_factory=list)
     owner: str | None = None
@@ -110,6 +120,35 @@ class Run(BaseModel):
     state: str
     started_at: datetime | None = None
     ended_at: datetime | None = None
+
+
+class Problem(BaseModel):
+    """One thing that is wrong now: a cause, not its consequences."""
+
+    severity: Literal["failed", "warning"]
+    kind: str = Field(description="As in an alert, e.g. `failed stream`; or `needs approval`, `unusual size`")
+    subject: str = Field(description="Stream, model or DAG")
+    target: str | None = Field(None, description="Raw table, or id of the node of dbt")
+    dag_id: str
+    run_id: str | None = None
+    task_id: str | None = Field(None, description="Task whose log says more")
+    owner: str | None = None
+    since: datetime | None = Field(None, description="When it went wrong; null if it was never right")
+    text: str = Field(description="What happened")
+    what_to_do: str
+    holds_up: list[str] = Field(
+        default_factory=list, description="Up to 20 names of models and exposures after it, exposures first"
+    )
+    held_up: int = Field(0, description="How many there are")
+    silenced_until: date | None = Field(None, description="Last day on which its alerts are silenced")
+
+
+class Problems(BaseModel):
+    """Answer of `/api/problems`: what is wrong, the worst first."""
+
+    now: datetime
+    total: int
+    problems: list[Problem]
 
 
 class Streams(BaseModel):
@@ -145,10 +184,21 @@ class Lineage(BaseModel):
     nodes: list[Node]
 
 
+class State(BaseModel):
+    """Answer of `/api/state`: all that the page shows, read once."""
+
+    now: datetime
+    streams: list[Stream]
+    nodes: list[Node]
+    runs: list[Run]
+    problems: list[Problem]
+
+
 class Overview(BaseModel):
     """Answer of `/api/overview`: the figures of the page's head and of the dashboard's card."""
 
     now: datetime
+    problems: int = Field(description="Things that are wrong")
     streams: int
     streams_failed: int
     streams_late: int

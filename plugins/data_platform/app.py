@@ -15,7 +15,7 @@ from starlette.middleware.base import RequestResponseEndpoint
 
 from plugins.data_platform import dbtdocs, reading, usage, webhook
 from plugins.data_platform.access import LOGIN, Asked
-from plugins.data_platform.answers import Health, Lineage, Loads, Models, Overview, Streams
+from plugins.data_platform.answers import Health, Lineage, Loads, Models, Overview, Problems, State, Streams
 
 STATIC = Path(__file__).with_name("static")
 
@@ -37,6 +37,18 @@ public = APIRouter(tags=["public"])
 def overview(asked: Asked) -> Overview:
     """How the platform is, in a few figures."""
     return reading.overview(asked)
+
+
+@api.get("/problems")
+def problems(asked: Asked) -> Problems:
+    """What is wrong now, the worst first: since when, whose it is, what it holds up and what to do."""
+    return reading.problems(asked)
+
+
+@api.get("/state")
+def state(asked: Asked) -> State:
+    """All that the page shows, in one answer."""
+    return reading.state(asked)
 
 
 @api.get("/streams")

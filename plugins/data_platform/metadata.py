@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow.models.asset import AssetActive, AssetEvent, AssetModel, TaskOutletAssetReference
 from airflow.models.dag import DagModel
@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Executable, and_, func, literal, or_, sele
 from sqlalchemy.orm import Session, aliased
 
 from include.elt.results import KEY as RESULTS
-from include.elt.results import SECONDS, unpacked
+from include.elt.results import TREND, unpacked
 
 HISTORY = 20
 """Loads of a stream that are shown."""
@@ -40,17 +40,25 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Table:
-    """A raw table: an asset that a load task brings forth."""
+    """A raw table: an asset that a load task brings forth, and who owns the DAG."""
 
     asset_id: int
     name: str
     dag_id: str
     task_id: str
+    owners: str | None
 
     @property
     def extract_task(self) -> str:
         """The task before it."""
         return f"{self.task_id.rpartition('.')[0]}.{EXTRACT}"
+
+
+class Sizes(NamedTuple):
+    """Rows that came with a load, and rows of the table after it."""
+
+    loaded: int | None
+    total: int | None
 
 
 @dataclass(frozen=True)
@@ -77,13 +85,14 @@ class LastRun:
 
 @dataclass(frozen=True)
 class Results:
-    """Results of dbt, or just its seconds, that one task told."""
+    """Results of dbt, or just the trend of them, that one task told."""
 
     dag_run_id: int
     dag_id: str
     run_id: str
     at: datetime
     content: dict[str, Any]
+    task_id: str
 
 
 class Metadata:
@@ -107,14 +116,20 @@ class Metadata:
     def tables(self) -> list[Table]:
         """The raw tables that DAGs of today load, by name."""
         query = (
-            select(AssetModel.id, AssetModel.name, TaskOutletAssetReference.dag_id, TaskOutletAssetReference.task_id)
-            .where(*self._of_streams())
+            select(
+                AssetModel.id,
+                AssetModel.name,
+                TaskOutletAssetReference.dag_id,
+                TaskOutletAssetReference.task_id,
+                DagModel.owners,
+            )
+            .where(*self._of_streams(), DagModel.dag_id == TaskOutletAssetReference.dag_id)
             .order_by(AssetModel.name)
             .limit(LIMIT)
         )
         return [Table(*row) for row in self._rows(query) if row[2] in self._readable]
 
-    def history(self) -> dict[int, list[int | None]]:
+    def history(self) -> dict[int, list[Sizes]]:
         """Rows of the last `HISTORY` loads by asset id, the newest first.
 
         Each table is asked for the time of its twentieth last load, by index: one row per load, however old they are.
@@ -129,7 +144,12 @@ class Metadata:
             .scalar_subquery()
         )
         query = (
-            select(AssetEvent.asset_id, AssetEvent.source_dag_id, AssetEvent.extra["rows_loaded"].as_string())
+            select(
+                AssetEvent.asset_id,
+                AssetEvent.source_dag_id,
+                AssetEvent.extra["rows_loaded"].as_string(),
+                AssetEvent.extra["rows_total"].as_string(),
+            )
             .join(AssetModel, AssetModel.id == AssetEvent.asset_id)
             .where(
                 *self._of_streams(),
@@ -137,10 +157,12 @@ class Metadata:
             )
             .order_by(AssetEvent.asset_id, AssetEvent.timestamp.desc())
         )
-        found: dict[int, list[int | None]] = {}
-        for asset_id, dag_id, rows in self._rows(query):
+        found: dict[int, list[Sizes]] = {}
+        for asset_id, dag_id, *rows in self._rows(query):
             if dag_id in self._readable:
-                found.setdefault(asset_id, []).append(None if rows is None else int(float(rows)))
+                found.setdefault(asset_id, []).append(
+                    Sizes(*(None if number is None else int(float(number)) for number in rows))
+                )
         return found
 
     def loads(self, table: str) -> list[Event]:
@@ -217,8 +239,8 @@ class Metadata:
         )
         return {(row[0], row[1]): None if row[2] is None else str(row[2]) for row in self._rows(query)}
 
-    def problems(self, runs: Iterable[LastRun]) -> dict[tuple[str, str], str]:
-        """Why tasks of these runs failed, by DAG and task."""
+    def problems(self, runs: Iterable[LastRun]) -> dict[tuple[str, str], tuple[str, str]]:
+        """Kind and text of why tasks of these runs failed, by DAG and task."""
         ids = [run.id for run in runs]
         if not ids:
             return {}
@@ -227,16 +249,28 @@ class Metadata:
             .where(XComModel.key == PROBLEM, XComModel.dag_run_id.in_(ids))
             .limit(LIMIT)
         )
-        return {(row[0], row[1]): _text(row[2]) for row in self._rows(query)}
+        return {(row[0], row[1]): _problem(row[2]) for row in self._rows(query)}
 
-    def durations(self) -> list[Results]:
-        """Seconds by node of dbt in the last `TRENDS` runs of each DAG, the newest first.
+    def starts(self, dag_ids: Collection[str], after: datetime) -> list[tuple[str, datetime]]:
+        """When runs of some DAGs began after a time, the earliest first."""
+        if not dag_ids:
+            return []
+        query = (
+            select(DagRun.dag_id, DagRun.start_date)
+            .where(DagRun.dag_id.in_(dag_ids), DagRun.start_date > after)
+            .order_by(DagRun.start_date)
+            .limit(LIMIT)
+        )
+        return [(row[0], row[1]) for row in self._rows(query)]
+
+    def trends(self) -> list[Results]:
+        """Seconds and failures by node of dbt in the last `TRENDS` runs of each DAG, the newest first.
 
         Several tasks of a run may have told some.
         """
         found = (
             select(XComModel.dag_run_id, XComModel.dag_id)
-            .where(XComModel.key == SECONDS, *self._of_run(XComModel.dag_id, XComModel.run_id))
+            .where(XComModel.key == TREND, *self._of_run(XComModel.dag_id, XComModel.run_id))
             .group_by(XComModel.dag_run_id, XComModel.dag_id)
             .order_by(XComModel.dag_run_id.desc())
             .limit(LIMIT)
@@ -245,7 +279,7 @@ class Metadata:
         for run, dag_id in self._rows(found):
             if dag_id in self._readable and len(chosen.setdefault(dag_id, [])) < TRENDS:
                 chosen[dag_id].append(run)
-        return self._told(SECONDS, [run for runs in chosen.values() for run in runs])
+        return self._told(TREND, [run for runs in chosen.values() for run in runs])
 
     def results(self, dag_run_ids: Collection[int]) -> list[Results]:
         """What dbt did in some runs, the newest first."""
@@ -255,12 +289,19 @@ class Metadata:
         if not dag_run_ids:
             return []
         query = (
-            select(XComModel.dag_run_id, XComModel.dag_id, XComModel.run_id, XComModel.timestamp, XComModel.value)
+            select(
+                XComModel.dag_run_id,
+                XComModel.dag_id,
+                XComModel.run_id,
+                XComModel.timestamp,
+                XComModel.value,
+                XComModel.task_id,
+            )
             .where(XComModel.key == key, XComModel.dag_run_id.in_(dag_run_ids))
             .order_by(XComModel.dag_run_id.desc(), XComModel.timestamp.desc())
         )
         return [
-            Results(row[0], row[1], row[2], row[3], content)
+            Results(row[0], row[1], row[2], row[3], content, row[5])
             for row in self._rows(query)
             if row[1] in self._readable and (content := unpacked(row[4])) is not None
         ]
@@ -290,11 +331,13 @@ def _mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _text(value: object) -> str:
-    """The text of a problem; some versions of Airflow keep an XCom as JSON in JSON."""
+def _problem(value: object) -> tuple[str, str]:
+    """Kind and text of a problem; some versions of Airflow keep an XCom as JSON in JSON."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except ValueError:
-            return str(value)
-    return str(value.get("text") or "") if isinstance(value, dict) else str(value or "")
+            return "", str(value)
+    if not isinstance(value, dict):
+        return "", str(value or "")
+    return str(value.get("kind") or ""), str(value.get("text") or "")

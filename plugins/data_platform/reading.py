@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from include.elt.completeness import unusual, usual
+from include.elt.freshness import seconds_of
 from plugins.data_platform.answers import (
     FailedTest,
     Freshness,
@@ -17,29 +18,31 @@ from plugins.data_platform.answers import (
     Node,
     NodeStatus,
     Overview,
+    Problems,
     Run,
+    State,
     Stream,
     Streams,
     StreamStatus,
+    Verdict,
 )
-from plugins.data_platform.metadata import HISTORY, LIMIT, TRENDS, Event, LastRun, Metadata, Results, Table
+from plugins.data_platform.metadata import HISTORY, LIMIT, TRENDS, Event, LastRun, Metadata, Results, Sizes, Table
+from plugins.data_platform.problems import find_problems
 
 _RUNNING = frozenset({"running", "queued", "scheduled", "deferred", "up_for_reschedule", "restarting"})
 _BUILT = ("model", "snapshot", "seed")
-_UNITS = {"minute": 60, "hour": 3600, "day": 24 * 3600}
 
 
-def streams(metadata: Metadata, now: datetime | None = None, *, history: bool = True) -> Streams:
+def streams(metadata: Metadata, now: datetime | None = None) -> Streams:
     """Every stream that the user may see, by raw table.
 
     Args:
         metadata: the database, and what of it is asked for.
         now: the time at which freshness is judged.
-        history: whether the rows of the loads before the last one are told.
     """
     now = now or datetime.now(UTC)
     tables = metadata.tables()
-    rows = metadata.history() if history else {}
+    rows = metadata.history()
     latest = metadata.latest()
     runs = metadata.last_runs(table.dag_id for table in tables)
     states = metadata.task_states(runs.values())
@@ -54,7 +57,11 @@ def streams(metadata: Metadata, now: datetime | None = None, *, history: bool = 
 def models(metadata: Metadata, now: datetime | None = None) -> Models:
     """Models, snapshots, seeds and the sources with tests, as dbt left them in the last run that built them."""
     now = now or datetime.now(UTC)
-    found = [node for node in nodes(metadata, now) if node.type in _BUILT or node.tests]
+    return _shown_models(nodes(metadata, now), now)
+
+
+def _shown_models(graph: list[Node], now: datetime) -> Models:
+    found = [node for node in graph if node.type in _BUILT or node.tests]
     return Models(now=now, total=len(found), models=found[:LIMIT])
 
 
@@ -76,13 +83,31 @@ def lineage(metadata: Metadata, focus: str | None, depth: int, now: datetime | N
     return Lineage(now=now, total=total, nodes=list(graph.values())[:LIMIT])
 
 
+def problems(metadata: Metadata, now: datetime | None = None) -> Problems:
+    """What is wrong, the worst first."""
+    now = now or datetime.now(UTC)
+    loaded = streams(metadata, now)
+    found = find_problems(metadata, loaded, nodes(metadata, now))
+    return Problems(now=now, total=len(found), problems=found)
+
+
+def state(metadata: Metadata, now: datetime | None = None) -> State:
+    """All that the page shows."""
+    now = now or datetime.now(UTC)
+    loaded, graph = streams(metadata, now), nodes(metadata, now)[:LIMIT]
+    wrong = find_problems(metadata, loaded, graph)
+    return State(now=now, streams=loaded.streams, nodes=graph, runs=loaded.runs, problems=wrong)
+
+
 def overview(metadata: Metadata, now: datetime | None = None) -> Overview:
     """The figures of the page's head."""
     now = now or datetime.now(UTC)
-    loaded, built = streams(metadata, now, history=False), models(metadata, now)
+    loaded, graph = streams(metadata, now), nodes(metadata, now)
+    built = _shown_models(graph, now)
     tests = [count for node in built.models for count in node.tests.items()]
     return Overview(
         now=now,
+        problems=len(find_problems(metadata, loaded, graph)),
         streams=loaded.total,
         streams_failed=sum(each.status == "failed" for each in loaded.streams),
         streams_late=sum(each.freshness in ("late", "stale") for each in loaded.streams),
@@ -108,19 +133,13 @@ def freshness(at: datetime | None, late_after: int | None, stale_after: int | No
     return "late" if late_after is not None and age > late_after else "fresh"
 
 
-def seconds_of(span: object) -> int | None:
-    """A time span like `36 hours` in seconds; None for anything else."""
-    match = re.fullmatch(r"(\d+) (minute|hour|day)s?", str(span or ""))
-    return int(match[1]) * _UNITS[match[2]] if match else None
-
-
 def _stream(
     table: Table,
     event: Event | None,
-    history: list[int | None],
+    history: list[Sizes],
     runs: Mapping[str, LastRun],
     states: Mapping[tuple[str, str], str | None],
-    problems: Mapping[tuple[str, str], str],
+    problems: Mapping[tuple[str, str], tuple[str, str]],
     now: datetime,
 ) -> Stream:
     extra = event.extra if event else {}
@@ -135,17 +154,21 @@ def _stream(
     if source is None and whole:
         source = _number(extra, "rows_read")
     aside = (_number(extra, "rows_rejected") or 0) if whole else 0
+    difference = total + aside - source if source is not None and total is not None else None
+    earlier = [load.total for load in history[1:HISTORY] if load.total is not None]
+    kind, why = problems.get(failed, ("", "")) if task else ("", "")
     return Stream(
         table=table.name,
         stream=str(extra.get("stream") or table.name.partition(".")[2] or table.name),
         replication=extra.get("replication"),
-        owner=extra.get("owner"),
+        owner=extra.get("owner") or table.owners,
         dag_id=table.dag_id,
         load_task=table.task_id,
         extract_task=table.extract_task,
         run_id=run.run_id if run else None,
         status=status,
-        problem=problems.get(failed) if task else None,
+        problem=why or None,
+        problem_kind=kind or None,
         failed_task=failed[1] if status == "failed" else None,
         loaded_at=event.at if event else None,
         loaded_by=event.run_id if event else None,
@@ -166,12 +189,27 @@ def _stream(
         schema_change=extra.get("schema_change") or None,
         source_rows=source,
         tolerated=_number(extra, "tolerated"),
-        difference=total + aside - source if source is not None and total is not None else None,
+        difference=difference,
+        verdict=_verdict(difference, _number(extra, "tolerated"), whole=whole),
         late_after=late,
         stale_after=stale,
         freshness=freshness(event.at if event else None, late, stale, now),
-        history=history[:HISTORY],
+        history=[load.loaded for load in history[:HISTORY]],
+        totals=[load.total for load in history[:HISTORY]],
+        rows_usual=usual(earlier),
+        unusual=unusual(total, earlier) if total is not None and len(history) > len(earlier) else None,
     )
+
+
+def _verdict(difference: int | None, tolerated: int | None, *, whole: bool) -> Verdict:
+    """What a difference between source and raw table means; without a limit, none is allowed."""
+    if difference is None:
+        return "not counted"
+    if difference == 0:
+        return "match"
+    if not whole and tolerated is None:
+        return "differs"
+    return "within tolerance" if abs(difference) <= (tolerated or 0) else "differs"
 
 
 def _stream_status(
@@ -232,15 +270,16 @@ def nodes(metadata: Metadata, now: datetime) -> list[Node]:
         now: the time at which freshness is judged.
     """
     newest: dict[str, str] = {}
-    runs: dict[str, list[str]] = {}
+    runs: dict[str, dict[str, datetime]] = {}
     seconds: dict[tuple[str, str], dict[str, float]] = {}
+    failed: dict[tuple[str, str], set[str]] = {}
     wanted: dict[int, None] = {}
-    for each in metadata.durations():
+    for each in metadata.trends():
         newest.setdefault(each.dag_id, each.run_id)
-        order = runs.setdefault(each.dag_id, [])
-        if each.run_id not in order:
-            order.append(each.run_id)
-        for identity, duration in each.content.items():
+        runs.setdefault(each.dag_id, {})[each.run_id] = each.at
+        for identity in each.content.get("failed", ()):
+            failed.setdefault((each.dag_id, str(identity)), set()).add(each.run_id)
+        for identity, duration in each.content.get("seconds", {}).items():
             times = seconds.setdefault((each.dag_id, identity), {})
             if not times or each.run_id == newest[each.dag_id]:  # the last run that built it has its results
                 wanted[each.dag_run_id] = None
@@ -272,6 +311,7 @@ def nodes(metadata: Metadata, now: datetime) -> list[Node]:
             name=node["name"],
             dag_id=dag_id,
             run_id=each.run_id,
+            task_id=_task_of(each.task_id, node["type"], node["name"]),
             built_at=each.at,
             status=status,
             seconds=node.get("seconds"),
@@ -279,7 +319,8 @@ def nodes(metadata: Metadata, now: datetime) -> list[Node]:
             message=node.get("message"),
             tests=tests,
             failed_tests=[FailedTest(**test) for test in node.get("failed_tests", [])],
-            trend=[times.get(run) for run in runs[dag_id][:TRENDS]] if built else [],
+            failing_since=_since(runs[dag_id], failed.get((dag_id, identity), set()), each.run_id),
+            trend=[times.get(run) for run in list(runs[dag_id])[:TRENDS]] if built else [],
             depends_on=node.get("depends_on", []),
             owner=node.get("owner"),
             description=node.get("description"),
@@ -295,6 +336,31 @@ def nodes(metadata: Metadata, now: datetime) -> list[Node]:
         if other is None or (found.built_at or now) > (other.built_at or now):
             shown[identity] = found
     return sorted(shown.values(), key=lambda node: (node.type, node.name))
+
+
+def _task_of(told_by: str, kind: str, name: str) -> str | None:
+    """The task of a node, in the group of the task that called dbt (include/dbt_watch/group.py names them)."""
+    group = told_by.rpartition(".")[0]
+    if kind == "exposure" or not group:
+        return None
+    return f"{group}.{'source_' if kind == 'source' else ''}{name.replace('.', '_')}"
+
+
+def _since(runs: Mapping[str, datetime], failed: set[str], last: str) -> datetime | None:
+    """Time of the first of the runs in which something has failed ever since; runs in which it was not built count not.
+
+    Args:
+        runs: time by run, the newest first.
+        failed: the runs in which it failed.
+        last: the run in which it was built last.
+    """
+    since = None
+    order = list(runs)
+    for run in order[order.index(last) :] if last in runs else []:
+        if run not in failed:
+            break
+        since = runs[run]
+    return since
 
 
 def _around(graph: Mapping[str, Node], start: Iterable[str], depth: int) -> list[str]:

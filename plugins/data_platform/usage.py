@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Header, HTTPException, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -46,6 +46,13 @@ class Usage(_Strict):
     feature: Literal["run", "page", "webhook", "backfill", "dry_run", "dbt_select"]
 
 
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    404: {"description": "Usage is not tracked here"},
+    413: {"description": "The body is too long"},
+    422: {"description": "The body is not as it should be"},
+}
+
+
 def _body(model: type[BaseModel]) -> dict[str, object]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
 
@@ -69,7 +76,7 @@ async def _read(request: Request, model: type[Body]) -> Body | None:
     return None if request.headers.get("dnt") == "1" or request.headers.get("sec-gpc") == "1" else found
 
 
-@router.post("/register", status_code=204, openapi_extra=_body(Registration))
+@router.post("/register", status_code=204, responses=_ANSWERS, openapi_extra=_body(Registration))
 async def register(request: Request, dnt: Annotated[str | None, Header()] = None) -> Response:  # noqa: ARG001
     """Count an installation."""
     if await _read(request, Registration) is not None:
@@ -77,7 +84,7 @@ async def register(request: Request, dnt: Annotated[str | None, Header()] = None
     return Response(status_code=204)
 
 
-@router.post("/track/usage", status_code=204, openapi_extra=_body(Usage))
+@router.post("/track/usage", status_code=204, responses=_ANSWERS, openapi_extra=_body(Usage))
 async def usage(request: Request, dnt: Annotated[str | None, Header()] = None) -> Response:  # noqa: ARG001
     """Count the use of a feature."""
     if (told := await _read(request, Usage)) is not None:

@@ -1,14 +1,16 @@
-"""jaffle_shop with WAREHOUSE=databricks and `dag.test()`, with a token and as a service principal."""
+"""jaffle_shop with WAREHOUSE=databricks, with a token and as a service principal: Airflow with its scheduler and
+triggerer, and `dag.test()`."""
 
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,16 @@ from include.elt.paths import ROOT
 from include.elt.replication import read_replication
 from include.elt.settings import load_settings
 from include.elt.warehouse import open_warehouse
-from tests.conftest import Deployment, Outcome
+from tests.conftest import Deployment
 from tests.support.databricks_standin.running import CLIENT_ID, StandIn
+from tests.support.real_airflow import RealAirflow, pages, real_airflow
 
-pytestmark = [pytest.mark.databricks_standin, pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [
+    pytest.mark.databricks_standin,
+    pytest.mark.slow,
+    pytest.mark.timeout(2400),
+    pytest.mark.xdist_group("jaffle_shop"),  # they share an Airflow and what is in the warehouse
+]
 
 TABLES = (
     "raw.raw_customers",
@@ -154,18 +162,48 @@ def both(
 
 
 @pytest.fixture(scope="module")
-def first(both: Both) -> Outcome:
-    """A first run, with a token, in both."""
+def airflow(both: Both) -> Iterator[RealAirflow]:
+    """Airflow with its scheduler and triggerer on that deployment. Its connection is in its own database."""
     both.use("token")
-    outcome = both.databricks.run()
-    assert set(outcome.tasks.values()) == {"success"}, outcome.log[-8000:]
+    settings = {name: value for name, value in both.databricks.settings.items() if not name.startswith("AIRFLOW_CONN")}
+    with real_airflow(replace(both.databricks, settings=settings)) as airflow:
+        yield airflow
+
+
+def connect(airflow: RealAirflow, standin: StandIn, login: str, **fields: Any) -> None:
+    """Make or replace the connection `databricks_default`."""
+    airflow.client.call("DELETE", "/connections/databricks_default")
+    given = json.loads(standin.connection_json(login, **fields))
+    body = given | {"connection_id": "databricks_default", "extra": json.dumps(given["extra"])}
+    airflow.client.call("POST", "/connections", json=body)
+
+
+def log_of(airflow: RealAirflow, run_id: str, task_id: str) -> str:
+    """What the last try of a task has logged."""
+    run = airflow.client.run("jaffle_shop", run_id)
+    [tries] = [task["try_number"] for task in run.tasks() if task["task_id"] == task_id]
+    return "\n".join(str(line) for line in run.log(task_id, tries))
+
+
+@pytest.fixture(scope="module")
+def first(both: Both, airflow: RealAirflow) -> str:
+    """A first run by the scheduler, with a token and a warehouse that is only just waking up; its id."""
+    connect(airflow, both.standin, "token")
+    since = both.standin.mark()
+    both.standin.order(cold=3)
+    run_id = airflow.trigger("jaffle_shop")
+    states = airflow.states("jaffle_shop", run_id)
+    assert set(states.values()) == {"success"}, states
+    assert {"dbt.dbt_build", "dbt.orders", "dbt.order_status_history", "dbt.source_shop_raw_orders"} <= set(states)
+    assert len(both.standin.entries("asleep", since)) == 3
+    assert "parsed ahead of time" in log_of(airflow, run_id, "dbt.dbt_build")
     both.run_on_duckdb()
     counts = both.compare()
     assert counts["raw.raw_orders"] == counts["marts.orders"] == counts["snapshots.order_status_history"] == 500
-    return outcome
+    return run_id
 
 
-def test_a_second_run_as_a_service_principal(both: Both, first: Outcome) -> None:
+def test_a_second_run_as_a_service_principal(both: Both, airflow: RealAirflow, first: str) -> None:
     shop = both.databricks
     shop.edit("raw_orders.csv", 1, "status", "returned")
     shop.edit("raw_customers.csv", 2, "last_name", 'O\'Neill \\ "Ng"')
@@ -174,21 +212,45 @@ def test_a_second_run_as_a_service_principal(both: Both, first: Outcome) -> None
     with (shop.files / "raw_orders.csv").open("a") as file:
         file.write("501,1,2025-12-31,placed\n")
     since = both.standin.mark()
-    both.use("principal")
-    second = shop.run()
-    assert set(second.tasks.values()) == {"success"}, second.log[-8000:]
+    connect(airflow, both.standin, "principal")
+    second = airflow.trigger("jaffle_shop")
+    states = airflow.states("jaffle_shop", second)
+    assert set(states.values()) == {"success"}, states
     both.run_on_duckdb()
     counts = both.compare()
     assert counts["raw.raw_orders"] == 500
     assert counts["snapshots.order_status_history"] == 502  # one changed, one is new; the deleted one has ended
     users = {entry["user"] for entry in both.standin.entries("open", since) if "by:test" not in str(entry["settings"])}
     assert users == {f"principal:{CLIENT_ID}"}
-    assert second.assets["raw.raw_orders"]["rows_total"] == 500
-    assert {"marts.orders", "marts.customers"} <= set(second.assets)
+    assets = airflow.extras("jaffle_shop", second)
+    assert assets["raw.raw_orders"]["rows_total"] == 500
+    assert {"marts.orders", "marts.customers"} <= set(assets)
     made = dict(both.standin.rows("SHOW TBLPROPERTIES raw.raw_orders"))
     assert made["standin.made"] == "replace"
     assert both.standin.rows("SHOW TABLES IN ops LIKE 'load__*'") == []
-    both.check_secrets(first.log, second.log)
+    both.check_secrets(*(text for run_id in (first, second) for _, text in pages(airflow, "jaffle_shop", run_id)))
+
+
+def test_a_model_that_is_refused_is_red_alone_and_the_next_run_builds_it(
+    both: Both, airflow: RealAirflow, first: str
+) -> None:
+    text = "User does not have MODIFY on Table 'main.marts.customers'."
+    connect(airflow, both.standin, "principal")
+    both.standin.order(denied=[(r"^create or replace table `main`\.`marts`\.`customers`", text)])
+    run_id = airflow.trigger("jaffle_shop", streams=["raw_customers"], dbt_select="stg_customers customers")
+    states = airflow.states("jaffle_shop", run_id)
+    assert airflow.client.run("jaffle_shop", run_id).state() == "failed"
+    assert {task for task, state in states.items() if state == "failed"} == {"dbt.customers"}
+    assert states["dbt.stg_customers"] == "success"
+    assert states["dbt.orders"] == "skipped"
+    assert "does not have MODIFY on Table" in log_of(airflow, run_id, "dbt.customers")
+    both.standin.order()
+
+    again = airflow.trigger("jaffle_shop", streams=["raw_customers"], dbt_select="customers")
+
+    assert airflow.client.run("jaffle_shop", again).state() == "success"
+    both.compare()
+    both.check_secrets(*(text for _, text in pages(airflow, "jaffle_shop", run_id)))
 
 
 @pytest.mark.usefixtures("first")
@@ -203,15 +265,28 @@ def test_each_statement_tells_the_dag_the_task_and_the_run(both: Both) -> None:
 
 
 @pytest.mark.usefixtures("first")
-def test_a_wrong_token_fails_at_once_and_says_so(both: Both) -> None:
-    both.use("token")
-    wrong = both.standin.connection_json("token", password="dapi-wrong-token")
-    both.databricks.settings["AIRFLOW_CONN_DATABRICKS_DEFAULT"] = wrong
-    outcome = both.databricks.run(streams=["raw_orders"])
-    assert outcome.tasks["shop.raw_orders.extract"] == "failed"
-    assert "Invalid access token" in outcome.log
-    assert "dapi-wrong-token" not in outcome.log
-    assert both.compare()["raw.raw_orders"] == 500
+@pytest.mark.parametrize("login", ["token", "principal"])
+def test_without_a_scheduler(both: Both, login: str) -> None:
+    """`dag.test()`: what it loads is what was there."""
+    both.use(login)
+    outcome = both.databricks.run()
+    assert set(outcome.tasks.values()) == {"success"}, outcome.log[-8000:]
+    both.compare()
+    both.check_secrets(outcome.log)
+
+
+def test_a_wrong_token_fails_at_once_and_says_so(both: Both, airflow: RealAirflow, first: str) -> None:
+    connect(airflow, both.standin, "token", password="dapi-wrong-token")
+    run_id = airflow.trigger("jaffle_shop", streams=["raw_orders"])
+    [extract] = [
+        task
+        for task in airflow.client.run("jaffle_shop", run_id).tasks()
+        if task["task_id"] == "shop.raw_orders.extract"
+    ]
+    assert (extract["state"], extract["try_number"]) == ("failed", 1)
+    assert "Invalid access token" in log_of(airflow, run_id, "shop.raw_orders.extract")
+    assert not [path for path, text in pages(airflow, "jaffle_shop", run_id) if "dapi-wrong-token" in text]
+    both.compare()
 
 
 def remove(file: Path, column: str, value: str) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from include.elt.contract import read_contracts
+from include.elt.freshness import of_model, seconds_of
 from include.elt.manifest import MANIFEST, build_manifest
 from include.elt.paths import ROOT
 from include.elt.settings import load_settings
@@ -71,7 +73,21 @@ def test_every_dag_has_owner_tags_docs_and_one_active_run(bag: Any) -> None:
 def test_every_dag_tells_what_is_wrong_with_its_runs_and_has_a_deadline(bag: Any) -> None:
     for dag_id, dag in bag["dags"].items():
         assert dag["told"] == ["report_run", "report_run"], dag_id
-        assert dag["deadline"], dag_id
+        kinds = [kind for kind, _, _ in dag["deadlines"]]
+        assert kinds.count("RunQueued") == 1, dag_id
+        assert not set(kinds) - {"RunQueued", "TablesLoaded"}, "with Airflow's own, clearing a task fails (issue 70368)"
+
+
+def test_every_raw_table_and_mart_has_a_deadline_as_its_declaration_says(bag: Any) -> None:
+    nodes = json.loads(MANIFEST.read_text())["nodes"].values()
+    limits = {table: contract.late_after for table, contract in read_contracts().items()}
+    limits |= {f"marts.{node['name']}": seconds_of(of_model(node)) for node in nodes if "mart" in node["tags"]}
+    for dag_id, dag in bag["dags"].items():
+        made = {name for task in dag["tasks"].values() for name in task["outlets"] if name in limits}
+        promised = {table: seconds for _, seconds, tables in dag["deadlines"] for table in tables}
+
+        assert promised == {table: limits[table] for table in made if limits[table]}, dag_id
+        assert not {table for table in made if not limits[table]}, "a table that nobody waits for"
 
 
 def test_every_task_is_tried_again_and_cannot_hang(bag: Any) -> None:

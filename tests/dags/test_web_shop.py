@@ -47,6 +47,14 @@ def used(server: Server, loaded: Any, tmp_path: Path) -> Iterator[Shop]:
         yield shop
 
 
+def purchases(shop: Shop, table: str = "") -> list[tuple[Any, ...]]:
+    """The mart `purchases`, or what it should be by a raw table."""
+    if table:
+        names = "id, user_id, CAST(payload ->> 'amount' AS decimal(12, 2)), occurred_at"
+        return shop.sorted(f"SELECT {names} FROM {table} WHERE kind = 'purchase'")
+    return shop.sorted("SELECT event_id, user_id, amount, occurred_at::timestamptz FROM marts.purchases")
+
+
 class TestFirstRun:
     def test_it_equals_the_source(self, loaded: Any) -> None:
         shop, outcome = loaded
@@ -68,12 +76,14 @@ class TestFirstRun:
         assert shop.rows("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'marts' ORDER BY 1") == [
             ("daily_active_users",),
             ("inventory_days",),
+            ("purchases",),
         ]
+        assert purchases(shop) == purchases(shop, "raw.raw_events")
 
     def test_the_assets_tell_mode_rows_and_watermark(self, loaded: Any) -> None:
         shop, outcome = loaded
 
-        marts = {"marts.daily_active_users", "marts.inventory_days"}
+        marts = {"marts.daily_active_users", "marts.inventory_days", "marts.purchases"}
         assert set(outcome.assets) == {f"raw.{table}" for table in STREAMS} | marts
         modes = {table: outcome.assets[f"raw.{table}"]["mode"] for table in STREAMS}
         assert modes == {
@@ -135,6 +145,15 @@ class TestADayLater:
         assert extra["rows_updated"] == 0, "rows that were read again are the same"
         assert new < extra["rows_read"] < len(shop.source("raw_events"))
 
+    def test_an_incremental_model_has_what_is_new_and_what_came_late(self, later: Any) -> None:
+        shop, before, _ = later
+
+        assert purchases(shop) == purchases(shop, "raw.raw_events")
+        assert len(purchases(shop)) > len([row for row in before["raw_events"] if row[2] == "purchase"])
+        assert shop.rows("SELECT count(DISTINCT loaded_at) FROM marts.purchases") == [(2,)], (
+            "all of it was written anew"
+        )
+
     def test_a_snapshot_is_added_and_the_old_one_stays(self, later: Any) -> None:
         shop, before, _ = later
 
@@ -184,6 +203,7 @@ class TestForm:
         [(read,)] = used.ask(f"SELECT count(*) FROM web.events WHERE {self.OLD}")
         assert outcome.assets["raw.raw_events"]["rows_read"] == read
         assert used.raw("raw_events") == correct
+        assert purchases(used) == purchases(used, "raw.raw_events")
         assert used.raw("raw_users") == used.source("raw_users")
 
     def test_half_a_range_is_an_error(self, used: Shop) -> None:

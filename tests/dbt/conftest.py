@@ -127,12 +127,15 @@ class Warehouse:
                 connection.executemany(f"insert into raw.{table} values ({marks})", rows)
         self.log(table, loaded_at or datetime.now(UTC))
 
-    def log(self, table: str, loaded_at: datetime) -> None:
+    def log(self, table: str, loaded_at: datetime, window_lower: str | None = None, changed: int = 1) -> None:
         self.sql("create schema if not exists ops")
         self.sql(
-            "create table if not exists ops.load_log (table_name varchar, loaded_at timestamptz, row_count bigint)"
+            "create table if not exists ops.load_log (table_name varchar, loaded_at timestamptz, window_lower varchar,"
+            " rows_inserted bigint, rows_updated bigint, rows_deleted bigint)"
         )
-        self.sql("insert into ops.load_log values (?, ?, 1)", [f"raw.{table}", loaded_at])
+        self.sql(
+            "insert into ops.load_log values (?, ?, ?, ?, 0, 0)", [f"raw.{table}", loaded_at, window_lower, changed]
+        )
 
     def load_all(self, tables: Mapping[str, Iterable[tuple[object, ...]]]) -> None:
         for table, rows in tables.items():

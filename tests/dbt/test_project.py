@@ -51,11 +51,11 @@ def test_the_contract_gives_every_raw_column_a_type_that_both_warehouses_know(ou
 
 def test_marts_have_enforced_contracts_and_unit_tests(ours: Any) -> None:
     marts = [model for model in ours("model") if model["schema"] == "marts"]
-    assert {model["name"] for model in marts} == {"customers", "orders", "daily_active_users", "inventory_days"}
+    kinds = dict.fromkeys(["customers", "orders", "daily_active_users", "inventory_days"], "table")
+    assert {model["name"]: model["config"]["materialized"] for model in marts} == {**kinds, "purchases": "incremental"}
     tested = {name for unit_test in ours("unit_test") for name in [unit_test["model"]]}
     for model in marts:
         assert model["config"]["contract"]["enforced"]
-        assert model["config"]["materialized"] == "table"
         assert model["tags"] == ["mart"]
         assert model["name"] in tested
         assert all(column["data_type"] for column in model["columns"].values())

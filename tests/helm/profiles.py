@@ -30,6 +30,8 @@ PROFILES: dict[str, tuple[str, ...]] = {
     "celery": ("values.yaml", "values-celery.yaml"),
     "prod": ("values.yaml", "values-prod.yaml"),
     "prod-celery": ("values.yaml", "values-celery.yaml", "values-prod.yaml"),
+    "databricks": ("values.yaml", "values-databricks.yaml", "values-prod.yaml"),
+    "databricks-celery": ("values.yaml", "values-celery.yaml", "values-databricks.yaml", "values-prod.yaml"),
     "kind": ("values.yaml", "values-kind.yaml"),
 }
 

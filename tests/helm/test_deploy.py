@@ -72,6 +72,21 @@ def test_celery_comes_before_the_environment(project: Path) -> None:
     assert "--values values.yaml --values values-celery.yaml --values values-staging.yaml" in helm_call
 
 
+def test_databricks_comes_before_the_environment(project: Path) -> None:
+    layer = project / "helm/values-databricks.yaml"
+    variables = ("ENVIRONMENT=staging", "IMAGE_TAG=1.2.3", "EXECUTOR=celery", "WAREHOUSE=databricks")
+    code, error, calls = deploy(project, *variables)
+    assert (code, calls) == (2, [])
+    assert "helm/values-databricks.yaml still has placeholders:" in error
+
+    layer.write_text(layer.read_text().replace("example", "shop"))
+    code, _, (helm_call, _) = deploy(project, *variables)
+
+    assert code == 0
+    values = ("values.yaml", "values-celery.yaml", "values-databricks.yaml", "values-staging.yaml")
+    assert " ".join(f"--values {name}" for name in values) in helm_call
+
+
 def test_a_dry_run_waits_for_no_rollout(project: Path) -> None:
     _, _, calls = deploy(project, "ENVIRONMENT=staging", "IMAGE_TAG=1.2.3", "HELM_ARGS=--dry-run=server")
 
@@ -99,6 +114,8 @@ def test_a_failed_upgrade_is_a_failure_and_nothing_is_waited_for(project: Path) 
         (["IMAGE_TAG=1.2.3"], "ENVIRONMENT=''"),
         (["ENVIRONMENT=nowhere", "IMAGE_TAG=1.2.3"], "ENVIRONMENT='nowhere'"),
         (["ENVIRONMENT=celery", "IMAGE_TAG=1.2.3"], "ENVIRONMENT='celery'"),
+        (["ENVIRONMENT=databricks", "IMAGE_TAG=1.2.3"], "ENVIRONMENT='databricks'"),
+        (["ENVIRONMENT=staging", "IMAGE_TAG=1.2.3", "WAREHOUSE=snow"], "WAREHOUSE='snow'"),
         (["ENVIRONMENT=../x", "IMAGE_TAG=1.2.3"], "ENVIRONMENT='../x'"),
         (["ENVIRONMENT=staging"], "IMAGE_TAG=''"),
         (["ENVIRONMENT=staging", "IMAGE_TAG=latest"], "IMAGE_TAG='latest'"),

@@ -151,8 +151,23 @@ def test_what_the_settings_say_is_written_to_a_volume_of_the_tasks(profile: str)
         volumes = {each["name"] for each in at(values(profile), f"workers.{executor}.extraVolumes")}
 
         assert {each["name"] for each in at(values(profile), f"workers.{executor}.extraVolumeMounts")} == volumes
-        for name in ("DUCKDB_PATH", "LAKE", "ARTIFACTS", "SCRATCH"):
-            assert given[name].startswith("s3://") or any(given[name].startswith(mount) for mount in mounts), name
+        for name in {"DUCKDB_PATH", "LAKE", "ARTIFACTS", "SCRATCH"} & given.keys():
+            elsewhere = given[name].startswith(("s3://", "/Volumes/"))
+            assert elsewhere or any(given[name].startswith(mount) for mount in mounts), name
+
+
+@pytest.mark.parametrize("profile", ["databricks", "databricks-celery"])
+def test_with_databricks_nothing_binds_a_task_to_a_node_or_a_volume(profile: str) -> None:
+    assert environment(profile).keys() - environment("base").keys() == {
+        "WAREHOUSE",
+        "DATABRICKS_CATALOG",
+        "DATABRICKS_SLOTS",
+    }
+    assert environment("base").keys() - environment(profile).keys() == {"DUCKDB_PATH"}
+    for executor in ("kubernetes", "celery"):
+        workers = at(values(profile), f"workers.{executor}")
+        assert "affinity" not in workers
+        assert [each["name"] for each in workers["extraVolumes"]] == ["scratch"]
 
 
 def test_the_volume_of_the_duckdb_mode_exists_and_keeps_its_tasks_on_one_node() -> None:
@@ -335,7 +350,7 @@ def test_trap_8_a_task_has_no_token_to_make_pods_with(profile: str) -> None:
 @PROFILE
 def test_trap_9_no_unknown_option_is_ours(profile: str) -> None:
     """The chart's own unknown ones are listed in test_render.py."""
-    assert not {"webserver", "elasticsearch_configs", "scheduler"} & values(profile)["config"].keys()
+    assert not {"webserver", "elasticsearch_configs"} & values(profile)["config"].keys()
 
 
 @PROFILE

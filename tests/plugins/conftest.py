@@ -84,7 +84,7 @@ def serving(home: Path, plan: dict[str, Any] | None, prefix: str = "", **setting
             check=False,
         )
         assert filled.returncode == 0, filled.stderr[-3000:]
-    log = home / "api.log"
+    log = home / f"api-{port}.log"
     with log.open("w") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "airflow", "api-server"],

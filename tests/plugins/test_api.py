@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
-from typing import Any
+from pathlib import Path
 
 import httpx
 import pytest
@@ -63,7 +65,16 @@ def test_a_wrong_token_and_a_user_without_a_role_get_nothing(server: Server, rou
 
 def test_a_viewer_may_read_everything(server: Server) -> None:
     with server.client("viewer") as viewer:
-        for path in ("/", "/api/overview", "/api/streams", "/api/models", "/api/lineage", "/openapi.json"):
+        for path in (
+            "/",
+            "/api/overview",
+            "/api/state",
+            "/api/problems",
+            "/api/streams",
+            "/api/models",
+            "/api/lineage",
+            "/openapi.json",
+        ):
             assert viewer.get(path).status_code == 200, path
 
 
@@ -84,6 +95,33 @@ def test_the_streams_tell_their_last_load_and_why_one_failed(server: Server) -> 
     assert (failed["status"], failed["failed_task"]) == ("failed", "shop.stream_3.extract")
     assert failed["problem"].startswith("row 57")
     assert failed["loaded_at"] < by_name["stream_1"]["loaded_at"], "the load before the failure"
+
+
+def test_the_problems_tell_since_when_whose_and_what_waits(server: Server) -> None:
+    with server.client() as client:
+        problems = client.get("/api/problems").json()["problems"]
+        state = client.get("/api/state").json()
+        overview = client.get("/api/overview").json()
+
+    assert [(each["severity"], each["kind"], each["subject"]) for each in problems] == [
+        ("failed", "failed stream", "stream_3"),
+        ("failed", "failed test", "model_5"),
+        ("warning", "rejected rows", "stream_2"),
+        ("warning", "schema change", "stream_4"),
+    ]
+    stream, test = problems[:2]
+    assert stream["held_up"] == len(stream["holds_up"]) == 4
+    assert test["what_to_do"].startswith("Look at the rows")
+    assert (stream["target"], stream["task_id"], stream["owner"]) == (
+        "raw.stream_3",
+        "shop.stream_3.extract",
+        "data-platform",
+    )
+    begun = {each["dag_id"]: each["started_at"] for each in state["runs"]}
+    assert stream["since"] == begun["dag_1"], "the run after its last good load"
+    assert test["since"] < begun["dag_0"], "it failed in the run before as well"
+    assert problems == state["problems"]
+    assert overview["problems"] == 4
 
 
 def test_the_answers_can_be_narrowed_to_a_dag_and_a_run(server: Server) -> None:
@@ -171,7 +209,7 @@ def test_the_schema_is_what_the_api_does(server: Server) -> None:
             *("--phases", "examples,coverage,fuzzing", "--no-color", "--request-timeout", "30"),
             *("--exclude-path-regex", "^/(webhook|register|track)"),
         ],
-        cwd=ROOT,
+        cwd=server.environment["AIRFLOW_HOME"],  # it leaves files where it runs
         env=server.environment | {"NO_PROXY": "127.0.0.1"},
         capture_output=True,
         text=True,
@@ -182,18 +220,21 @@ def test_the_schema_is_what_the_api_does(server: Server) -> None:
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
 
 
-def test_the_number_of_queries_does_not_grow_with_what_there_is(serve: Any) -> None:
+def test_the_number_of_queries_does_not_grow_with_what_there_is(migrated_home: Path, tmp_path: Path) -> None:
     code = """
-import json
+import json, sys
 from airflow import settings
 from airflow.utils.session import create_session
 from sqlalchemy import event
+from tests.support.metadata import Plan, fill
 from plugins.data_platform import reading
 from plugins.data_platform.metadata import Metadata
+with create_session() as session:
+    fill(session, Plan(**json.loads(sys.argv[1])))
 asked = []
 event.listen(settings.engine, "before_cursor_execute", lambda *call: asked.append(call[2]))
 counts = {}
-for name in ("streams", "models", "overview"):
+for name in ("streams", "models", "overview", "problems", "state"):
     asked.clear()
     with create_session() as session:
         getattr(reading, name)(Metadata(session, {"dag_0", "dag_1"}))
@@ -202,17 +243,24 @@ print(json.dumps(counts))
 """
     counts = []
     for plan in ({"streams": 4, "models": 6, "loads": 3}, {"dags": 2, "streams": 60, "models": 80, "loads": 25}):
-        with serve(plan) as small:
-            result = subprocess.run(
-                [sys.executable, "-c", code],
-                cwd=ROOT,
-                env=small.environment,
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=True,
-            )
-            counts.append(json.loads(result.stdout.splitlines()[-1]))
+        home = tmp_path / str(len(counts))
+        shutil.copytree(migrated_home, home)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")} | {
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        }
+        result = subprocess.run(
+            [sys.executable, "-c", code, json.dumps(plan)],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr[-2000:]
+        counts.append(json.loads(result.stdout.splitlines()[-1]))
 
     assert counts[0] == counts[1]
     assert max(counts[0].values()) <= 10

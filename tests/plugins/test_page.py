@@ -23,7 +23,7 @@ def page(server: Server) -> Iterator[Any]:
     """The page alone, all of its DAGs, with the table of streams."""
     chromium()
     with browsing(server.url, server.token()) as opened:
-        opened.goto(f"{server.url}/data-platform/")
+        opened.goto(f"{server.url}/data-platform/#tab=streams")
         opened.wait_for_selector("tr[data-key]")
         yield opened
         assert not [fault for fault in opened.faults if not _NOISE.search(fault)]
@@ -32,6 +32,28 @@ def page(server: Server) -> Iterator[Any]:
 
 def names(page: Any) -> list[str]:
     return [str(text) for text in page.locator("tbody tr[data-key] td:first-child .name").all_inner_texts()]
+
+
+def test_what_is_wrong_is_seen_at_once_since_when_whose_and_what_to_do(page: Any) -> None:
+    page.goto(page.url.split("#")[0])
+    page.reload()
+    page.get_by_role("tab", name="Problems", selected=True).wait_for()
+    rows = page.locator("tr[data-key]")
+    expect(rows).to_have_count(4)
+    first, second = rows.nth(0).inner_text(), rows.nth(1).inner_text()
+    assert "failed stream\nstream_3" in first
+    assert "row 57 <img src=x" in first
+    assert "The raw table is as before" in first
+    assert "data-platform" in first
+    assert "model_11, model_13, model_16" in first, "what it holds up"
+    assert "failed test\nmodel_5" in second
+    assert "12 h" in second, "it failed in the run before as well"
+    picture(page, "problems")
+    page.get_by_role("button", name="warnings 2").click()
+    expect(rows).to_have_count(2)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.locator("#drawer").get_by_text("2 of").wait_for()
 
 
 def test_problems_stand_first_and_can_be_filtered_sorted_and_searched(page: Any) -> None:
@@ -67,7 +89,7 @@ def test_it_can_be_used_from_the_keyboard_alone(page: Any) -> None:
     page.keyboard.press("Escape")
     page.locator("#drawer").wait_for(state="hidden")
     assert page.evaluate("document.activeElement.dataset.key") == "raw.stream_3", "the focus goes back"
-    page.keyboard.press("2")
+    page.keyboard.press("3")
     page.locator("[aria-selected=true]").get_by_text("Models").wait_for()
     page.keyboard.press("?")
     assert page.locator("dialog").is_visible()
@@ -77,7 +99,7 @@ def test_why_something_failed_is_told_as_text_and_never_as_markup(page: Any) -> 
     page.locator("tr[data-key='raw.stream_3']").click()
     assert "row 57 <img src=x" in page.locator("#drawer .problem").inner_text()
     page.keyboard.press("Escape")
-    page.keyboard.press("2")
+    page.keyboard.press("3")
     page.locator("tr[data-key='model.jdbt.model_5']").click()
     assert "not_null_model_5_id (7 rows)" in page.locator("#drawer").inner_text()
     picture(page, "failed_test")
@@ -90,7 +112,7 @@ def test_why_something_failed_is_told_as_text_and_never_as_markup(page: Any) -> 
 
 
 def test_the_lineage_is_a_graph_whose_nodes_open(page: Any) -> None:
-    page.keyboard.press("4")
+    page.keyboard.press("5")
     page.locator(".graph .node").first.wait_for()
     picture(page, "lineage")
     assert page.locator(".graph .node.bad").count() >= 1, "the failed stream"
@@ -102,7 +124,7 @@ def test_the_lineage_is_a_graph_whose_nodes_open(page: Any) -> None:
 
 
 def test_reconciliation_compares_source_and_raw(page: Any) -> None:
-    page.keyboard.press("3")
+    page.keyboard.press("4")
     page.get_by_role("columnheader", name="Source rows").wait_for()
     picture(page, "reconciliation")
     assert page.locator("tr[data-key='raw.stream_2']").get_by_text("match").count() == 1
@@ -116,7 +138,7 @@ def test_it_stands_in_airflows_navigation_and_links_lead_into_airflow(server: Se
         picture(page, "dashboard")
         page.get_by_role("link", name="Data", exact=True).click()
         frame = page.frame_locator("iframe")
-        frame.locator("tr[data-key='raw.stream_3']").click()
+        frame.locator("tr[data-opens='raw.stream_3']").first.click()
         picture(page, "navigation")
         frame.get_by_role("link", name="Log of the failed task").click()
         page.wait_for_url(re.compile(r"/team/airflow/dags/dag_1/runs/.*/tasks/shop\.stream_3\.extract"))
@@ -145,11 +167,11 @@ def test_it_follows_airflows_dark_mode(server: Server) -> None:
 
 
 def test_a_login_that_ended_and_a_server_that_is_gone_are_told(page: Any) -> None:
-    page.route("**/api/streams*", lambda route: route.abort())
+    page.route("**/api/state*", lambda route: route.abort())
     page.get_by_role("button", name="Refresh").click()
     page.get_by_text("The API server cannot be reached. What is shown was read").wait_for()
     assert len(names(page)) == 6, "what was read before stays"
-    page.unroute("**/api/streams*")
+    page.unroute("**/api/state*")
     page.context.clear_cookies()
     page.get_by_role("button", name="Refresh").click()
     page.get_by_text("Your login has ended").wait_for()
@@ -163,22 +185,23 @@ def test_nothing_yet_is_told_as_such(server: Server) -> None:
         page.goto(f"{server.url}/data-platform/?dag_id=no_such_dag")
         page.get_by_text("No streams yet").wait_for()
         picture(page, "empty")
-        page.keyboard.press("4")
+        page.keyboard.press("5")
         page.get_by_text("No lineage yet").wait_for()
 
 
 def test_a_thousand_streams_and_two_thousand_models_stay_usable(serve: Any) -> None:
     chromium()
     with serve({"dags": 2, "streams": 1000, "models": 2000}) as large, browsing(large.url, large.token()) as page:
-        page.goto(f"{large.url}/data-platform/")
+        page.goto(f"{large.url}/data-platform/#tab=streams")
         page.locator("tr[data-key]").nth(100).wait_for(timeout=60_000)
+        picture(page, "large")
         page.get_by_label("Search").fill("stream_999")
         expect(page.locator("tr[data-key]")).to_have_count(1)
         page.keyboard.press("Escape")
-        page.keyboard.press("2")
+        page.keyboard.press("3")
         page.locator("tr[data-key]").nth(100).wait_for()
         assert page.locator("tr[data-key]").count() < 1000, "rows are drawn as they come into view"
-        page.keyboard.press("4")
+        page.keyboard.press("5")
         page.locator(".graph .node").first.wait_for()
         assert page.locator(".graph .node").count() <= 200, "a large graph starts around one node"
         picture(page, "large_lineage")

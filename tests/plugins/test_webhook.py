@@ -9,13 +9,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from include.elt.paths import ROOT
-from tests.plugins.conftest import Server
+from tests.plugins.conftest import Server, serving
 
 pytestmark = pytest.mark.slow
 
@@ -89,6 +90,32 @@ def test_two_hundred_at_once_are_one_run(send: Callable[..., httpx.Response], ho
     assert len({each["run_id"] for each in accepted}) == 1
     assert sum(each["status"] == "started" for each in accepted) == 1
     assert len(runs(hooked)) == before + 1
+
+
+def test_several_api_servers_are_one(hooked: Server) -> None:
+    """No server keeps a state of its own: a delivery to two is one run, a login holds on both, both say the same."""
+    content = body(commit="3" * 40)
+    headers = {"X-GitHub-Event": "push", "X-Hub-Signature-256": signature(content)}
+    before = len(runs(hooked))
+    with serving(Path(hooked.environment["AIRFLOW_HOME"]), None, "/other", **SETTINGS) as second:
+        urls = [f"{each.url}/data-platform" for each in (hooked, second)]
+
+        def deliver(number: int) -> httpx.Response:
+            url = f"{urls[number % 2]}/webhook/github"
+            return httpx.post(url, content=content, headers=headers, trust_env=False, timeout=120)
+
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(deliver, range(24)))
+        login = {"Authorization": f"Bearer {hooked.token()}"}
+        states = [httpx.get(f"{url}/api/state", headers=login, trust_env=False, timeout=60).json() for url in urls]
+
+    accepted = [answer.json() for answer in answers if answer.status_code == 202]
+    assert {answer.status_code for answer in answers} <= {202, 503}
+    assert [each["status"] for each in accepted].count("started") == 1
+    assert len({each["run_id"] for each in accepted}) == 1
+    assert len(runs(hooked)) == before + 1
+    assert states[0]["streams"] == states[1]["streams"]
+    assert len(states[0]["streams"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -166,6 +193,26 @@ def test_a_dag_that_is_not_there_is_told_to_github(send: Callable[..., httpx.Res
 
     assert answer.status_code == 503
     assert "there is no DAG no_such_dag" in answer.text
+
+
+def test_the_schema_of_what_is_open_to_everyone_is_what_it_does(hooked: Server) -> None:
+    """schemathesis sends what the schema allows, and what it does not, to the routes that need no login."""
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "schemathesis.cli", "run", f"{hooked.url}/data-platform/openapi.json"),
+            *("--header", f"Authorization: Bearer {hooked.token()}", "--max-examples", "12", "--seed", "1"),
+            *("--phases", "examples,coverage,fuzzing", "--no-color", "--request-timeout", "30"),
+            *("--include-path-regex", "^/(webhook|register|track|health)"),
+        ],
+        cwd=hooked.environment["AIRFLOW_HOME"],
+        env=hooked.environment | {"NO_PROXY": "127.0.0.1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+    assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
 
 
 class TestUsage:

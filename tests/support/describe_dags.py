@@ -56,7 +56,14 @@ def main(folder: str) -> None:
                 for callback in (dag.on_success_callback, dag.on_failure_callback)
                 if callback
             ],
-            "deadline": bool(dag.deadline),
+            "deadlines": [
+                [
+                    type(each.reference).__name__,
+                    each.interval.total_seconds(),
+                    list(getattr(each.reference, "tables", ())),
+                ]
+                for each in dag.deadline or ()
+            ],
             "timeout": dag.dagrun_timeout.total_seconds() if dag.dagrun_timeout else 0,
             "tasks": tasks,
         }

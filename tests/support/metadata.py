@@ -151,7 +151,7 @@ def fill(session: Any, plan: Plan) -> None:
     from airflow.models.xcom import XComModel
     from sqlalchemy import insert, select
 
-    from include.elt.results import KEY, SECONDS, durations, packed
+    from include.elt.results import KEY, TREND, packed, trend
 
     def write(model: Any, rows: list[dict[str, Any]]) -> None:
         for start in range(0, len(rows), 500):
@@ -243,10 +243,10 @@ def fill(session: Any, plan: Plan) -> None:
                     share,
                     list(mine)[: min(share, 40)],
                     run["start_date"] + timedelta(seconds=60),
-                    failing=last,
+                    failing=number >= len(made) - 2,
                     offset=dag * share,
                 )
-                for key, value in ((KEY, content), (SECONDS, durations(content))):
+                for key, value in ((KEY, content), (TREND, trend(content))):
                     xcoms.append(_xcom(ids[run["run_id"]], run, "dbt.producer", key, packed(value)))
         write(AssetEvent, events)
         write(TaskInstance, instances)

@@ -161,7 +161,6 @@ def pages(airflow: RealAirflow, dag_id: str, run_id: str) -> Iterator[tuple[str,
             f"/api/v2/dagSources/{dag_id}",
             "/api/v2/assets/events",
             "/api/v2/connections",
-            "/api/v2/connections/web_postgres",
             "/api/v2/variables",
             "/api/v2/config",
             "/api/v2/eventLogs",
@@ -169,6 +168,8 @@ def pages(airflow: RealAirflow, dag_id: str, run_id: str) -> Iterator[tuple[str,
             f"/ui/grid/runs/{dag_id}",
             f"/ui/grid/structure/{dag_id}",
         ]
+        connections = airflow.client.call("GET", "/connections")["connections"]
+        paths += [f"/api/v2/connections/{each['connection_id']}" for each in connections]
         for task in airflow.client.run(dag_id, run_id).tasks():
             instance = f"{run}/taskInstances/{task['task_id']}"
             paths += [instance, f"{instance}/tries", f"{instance}/xcomEntries"]

@@ -26,19 +26,22 @@ MOST = 20
 
 _TEXT = 1500
 
-_WHAT_TO_DO: dict[str, str] = {
-    "failed stream": "The raw table is as before. Read the message; when its reason is mended, clear the task"
-    " `extract` of the stream.",
+WHAT_TO_DO: dict[str, str] = {
+    "failed stream": "The raw table is as before. Read the message; when its reason is mended, clear the stream's"
+    " task extract.",
     "schema change": "Compare the contract (sources.yml) with the source; meta.on_schema_change says what a load does"
     " about a difference.",
-    "reconciliation": "The load was rolled back. Find out which rows differ; clear the task `extract` to count again.",
+    "reconciliation": "The load was rolled back. Find out which rows differ; clear the stream's task extract to count"
+    " again.",
     "rejected rows": "Look into rejects.jsonl of the extraction; mend the rows at the source or the contract.",
     "failed model": "Mend the model and clear its task; what depends on it was not built.",
     "failed test": "Look at the rows that the test found; what depends on the model was not built.",
     "failed run": "Read the logs of the failed tasks, and clear them when the reason is mended.",
     "report": "Open the page Data platform: what is wrong stands first.",
-    "missed deadline": "The run goes on. Look at what it waits for.",
+    "missed deadline": "Look at the run that had to be done: what it waits for, or why it failed. If there is none,"
+    " look whether the DAG is paused and the scheduler runs.",
 }
+"""One or two sentences by kind of alert."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Alert:
     @property
     def what_to_do(self) -> str:
         """One or two sentences."""
-        return _WHAT_TO_DO.get(self.kind, "")
+        return WHAT_TO_DO.get(self.kind, "")
 
     def as_dict(self, link: str) -> dict[str, Any]:
         """The body that the generic webhook gets."""
@@ -182,12 +185,12 @@ def _nodes(run: Ended) -> Iterable[Alert]:
         if node["name"] in mended:  # its own task has built it again since
             continue
         where = (run.dag_id, run.run_id, str(node.get("owner") or _owner(run)))
+        task = next((task for task in sorted(run.states) if task.rpartition(".")[2] == node["name"]), None)
         if node.get("status") == "failed":
-            yield Alert(
-                "failed model", str(node["name"]), *where, str(node.get("message") or "dbt could not build it.")
-            )
+            text = str(node.get("message") or "dbt could not build it.")
+            yield Alert("failed model", str(node["name"]), *where, text, task)
             continue
         failed = [test for test in node.get("failed_tests", []) if test.get("status") == "failed"]
         if failed:
             lines = [f"{test['name']}: {test.get('message') or test.get('failures')}" for test in failed]
-            yield Alert("failed test", str(node["name"]), *where, "\n".join(lines)[:_TEXT])
+            yield Alert("failed test", str(node["name"]), *where, "\n".join(lines)[:_TEXT], task)

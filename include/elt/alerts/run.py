@@ -7,27 +7,20 @@ however the tasks ended: in a worker, in the triggerer, or killed.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import timedelta
 from typing import Any
 
 from airflow.sdk.bases.notifier import BaseNotifier
-from airflow.sdk.definitions.callback import AsyncCallback
-from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from include.elt import metrics
 from include.elt.alerts.causes import Alert, Ended, causes
-from include.elt.alerts.silences import SilenceError, read_silences, silenced
-from include.elt.contract import read_contracts
-from include.elt.replication import Replication
+from include.elt.alerts.deadlines import span
+from include.elt.alerts.silences import Silence, SilenceError, read_silences, silenced
+from include.elt.logs import tell
 from include.elt.results import KEY, unpacked
 from include.elt.settings import load_settings
 
 log = logging.getLogger(__name__)
-
-PROCESS_CONTEXT = "_AIRFLOW_PROCESS_CONTEXT"
-"""Variable that Airflow sets to `client` in a process of the DAG processor before it reads a DAG file."""
 
 _PROBLEM = "problem"
 _BUILD = "dbt_build"  # include/dbt_watch/group.py, which takes long to import
@@ -87,12 +80,7 @@ def _to_send(alerts: Iterable[Alert]) -> Iterator[tuple[Alert, list[tuple[str, B
     """The alerts that are not silenced, with a notifier per channel."""
     from include.elt.alerts.channels import notifiers  # not where DAG files are parsed: it takes time to import
 
-    channels = load_settings().alert_channels()
-    try:
-        silences = read_silences()
-    except SilenceError as error:
-        log.error("no alert is silenced: %s", error)  # noqa: TRY400  (the message says it all)
-        silences = []
+    channels, silences = load_settings().alert_channels(), _silences()
     for alert in alerts:
         silence = silenced(alert, silences)
         if silence is None:
@@ -102,44 +90,35 @@ def _to_send(alerts: Iterable[Alert]) -> Iterator[tuple[Alert, list[tuple[str, B
             metrics.count("alerts", {"kind": alert.kind, "outcome": "silenced"})
 
 
+def _silences() -> list[Silence]:
+    """The project's silences; an alert too many is better than one too few."""
+    try:
+        return read_silences()
+    except SilenceError as error:
+        log.error("no alert is silenced: %s", error)  # noqa: TRY400  (the message says it all)
+        return []
+
+
 def _outcome(alert: Alert, kind: str, error: Exception | None) -> bool:
     """Log what became of a message; the error's own text may hold an address with a secret."""
-    if error is None:
-        log.info("alert sent through %s: %s", kind, alert.title)
-    else:
+    outcome = "sent" if error is None else "lost"
+    if error is not None:
         log.error("alert not sent through %s (%s): %s", kind, type(error).__name__, alert.title)
+    tell(
+        "alert",
+        dag_id=alert.dag_id,
+        run_id=alert.run_id,
+        kind=alert.kind,
+        subject=alert.subject,
+        channel=kind,
+        outcome=outcome,
+    )
     return error is None
 
 
 def _counted(alert: Alert, outcomes: list[bool]) -> bool:
     metrics.count("alerts", {"kind": alert.kind, "outcome": "sent" if any(outcomes) else "lost"})
     return any(outcomes)
-
-
-def run_deadline(replication: Replication | None = None, after: timedelta | None = None) -> DeadlineAlert | None:
-    """A DAG's deadline: a run that has not ended in time is told, and goes on.
-
-    Args:
-        replication: its streams; without `after`, the shortest `warn_after` of their contracts' freshness counts,
-            because a run that takes longer lets that table become late.
-        after: time from when the run was queued.
-
-    Returns:
-        The deadline where the DAG processor reads the file, which is where it counts; None elsewhere. `dag.test()` and
-        `airflow dags test` of Airflow 3.3.2 end with an AttributeError for a DAG that has one (dagrun.py:1270).
-    """
-    if os.environ.get(PROCESS_CONTEXT) != "client":
-        return None
-    if after is None:
-        contracts = read_contracts()
-        streams = replication.streams if replication else ()
-        limits = [contracts[each.table].late_after for each in streams if each.table in contracts]
-        after = timedelta(seconds=min((limit for limit in limits if limit), default=24 * 3600))
-    return DeadlineAlert(
-        reference=DeadlineReference.DAGRUN_QUEUED_AT,
-        interval=after,
-        callback=AsyncCallback(tell_missed_deadline, {"seconds": after.total_seconds()}),
-    )
 
 
 async def tell_missed_deadline(seconds: float, context: Mapping[str, Any]) -> None:
@@ -150,11 +129,48 @@ async def tell_missed_deadline(seconds: float, context: Mapping[str, Any]) -> No
         context: Airflow's: `dag_run` as the API tells it.
     """
     run = context["dag_run"]
-    text = (
-        f"The run has not ended within {timedelta(seconds=seconds)} after it was queued; its state is {run['state']}."
-    )
+    text = f"The run has not ended within {span(seconds)} after it was queued; its state is {run['state']}."
     alert = Alert("missed deadline", run["dag_id"], run["dag_id"], run["dag_run_id"], "data-platform", text)
     await send_async([alert])
+
+
+async def tell_late_tables(tables: Mapping[str, list[str]], seconds: float, context: Mapping[str, Any]) -> None:
+    """Airflow's callback when tables have become too old, in the triggerer: one alert for all that were not made.
+
+    Args:
+        tables: task and owner by table.
+        seconds: how old the tables may be.
+        context: Airflow's: `dag_run` as the API tells it, and `deadline`.
+    """
+    run = context["dag_run"]
+    dag_id, run_id = str(run["dag_id"]), str(run["dag_run_id"])
+    states = await _states_async(dag_id, run_id, [task for task, _ in tables.values()])
+    late = {table: told for table, told in tables.items() if states.get(told[0]) != "success"}
+    alerts = [Alert("missed deadline", table, dag_id, run_id, owner, "", task) for table, (task, owner) in late.items()]
+    told = [alert for alert in alerts if silenced(alert, _silences()) is None]
+    if not told:
+        log.info("no table to tell of: made in the meantime, or silenced")
+        return
+    names = [alert.subject for alert in told]
+    listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    text = (
+        f"No new data since more than {span(seconds)}, which is how old it may be: {listed}."
+        f" The run of {dag_id} that had to make it is {run['state']}."
+    )
+    one = told[0] if len(told) == 1 else None
+    subject = one.subject if one else f"{len(told)} tables"
+    owners = ", ".join(sorted({alert.owner for alert in told}))
+    await send_async([Alert("missed deadline", subject, dag_id, run_id, owners, text, one.task_id if one else None)])
+
+
+async def _states_async(dag_id: str, run_id: str, tasks: list[str]) -> dict[str, str]:
+    """States of tasks of a run, asked from the triggerer."""
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.comms import GetTaskStates
+
+    question = GetTaskStates(dag_id=dag_id, task_ids=tasks, run_ids=[run_id])
+    answer = getattr(await task_runner.SUPERVISOR_COMMS.asend(question), "task_states", None) or {}
+    return {task: str(state) for task, state in answer.get(run_id, {}).items()}
 
 
 def _ended(context: Any) -> Ended:

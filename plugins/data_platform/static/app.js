@@ -1,28 +1,28 @@
 // The page: what is shown is in the address (after #), so that a link shows the same to somebody else.
 import { age, badge, compact, count, h, kind, span } from "./format.js";
-import { MODELS, RECONCILIATION, STREAMS, skeleton, table } from "./views.js";
+import { MODELS, PROBLEMS, RECONCILIATION, STREAMS, skeleton, table } from "./views.js";
 import { dagPath, link, runPath } from "./links.js";
 import * as drawers from "./drawer.js";
 import { around, connect, draw } from "./graph.js";
 
-const TABLES = { streams: STREAMS, models: MODELS, reconciliation: RECONCILIATION };
-const TABS = ["streams", "models", "reconciliation", "lineage"];
+const TABLES = { problems: PROBLEMS, streams: STREAMS, models: MODELS, reconciliation: RECONCILIATION };
+const TABS = ["problems", "streams", "models", "reconciliation", "lineage"];
 const EVERY = 30000, WHOLE = 120;
 const find = (id) => document.getElementById(id);
 const asked = new URLSearchParams(location.search);
 const scope = { dag: asked.get("dag_id"), run: asked.get("run_id") };
-const data = { streams: [], models: [], nodes: [], runs: [], now: Date.now(), read: null, error: null };
+const data = { problems: [], streams: [], models: [], nodes: [], runs: [], now: Date.now(), read: null, error: null };
 let state = parse();
 
 function parse() {
   const given = new URLSearchParams(location.hash.slice(1));
-  return { tab: TABS.includes(given.get("tab")) ? given.get("tab") : "streams", search: given.get("q") ?? "", filter: given.get("filter") ?? "", sort: given.get("sort"), down: given.get("down") === "1", open: given.get("open"), focus: given.get("focus"), depth: Number(given.get("depth")) || 3 };
+  return { tab: TABS.includes(given.get("tab")) ? given.get("tab") : null, search: given.get("q") ?? "", filter: given.get("filter") ?? "", sort: given.get("sort"), down: given.get("down") === "1", open: given.get("open"), focus: given.get("focus"), depth: Number(given.get("depth")) || 3 };
 }
 
 function change(part) {
   state = { ...state, ...part };
   const words = new URLSearchParams();
-  for (const [name, value] of [["tab", state.tab === "streams" ? "" : state.tab], ["q", state.search], ["filter", state.filter], ["sort", state.sort], ["down", state.down ? "1" : ""], ["open", state.open], ["focus", state.focus], ["depth", state.depth === 3 ? "" : state.depth]]) if (value) words.set(name, value);
+  for (const [name, value] of [["tab", state.tab], ["q", state.search], ["filter", state.filter], ["sort", state.sort], ["down", state.down ? "1" : ""], ["open", state.open], ["focus", state.focus], ["depth", state.depth === 3 ? "" : state.depth]]) if (value) words.set(name, value);
   history.replaceState(null, "", `${location.pathname}${location.search}${words.size ? `#${words}` : ""}`);
   show();
 }
@@ -64,8 +64,8 @@ async function read() {
   reading = true;
   find("refresh").disabled = true;
   try {
-    const [streams, graph] = await Promise.all([get("streams"), get("lineage")]);
-    Object.assign(data, { streams: streams.streams, runs: streams.runs, nodes: graph.nodes, models: graph.nodes.filter((node) => ["model", "snapshot", "seed"].includes(node.type) || Object.keys(node.tests).length), now: Date.parse(streams.now), read: Date.now(), error: null });
+    const found = await get("state");
+    Object.assign(data, { problems: found.problems, streams: found.streams, runs: found.runs, nodes: found.nodes, models: found.nodes.filter((node) => ["model", "snapshot", "seed"].includes(node.type) || Object.keys(node.tests).length), now: Date.parse(found.now), read: Date.now(), error: null });
   } catch (error) {
     data.error = { text: error instanceof TypeError ? "The API server cannot be reached." : error.message, final: error instanceof Refused };
   }
@@ -74,6 +74,9 @@ async function read() {
   show();
 }
 
+// Without a choice: what is wrong, if anything is.
+const tab = () => state.tab ?? (data.problems.length ? "problems" : "streams");
+
 function tiles() {
   const { streams, models } = data;
   const failed = streams.filter((row) => row.status === "failed").length, late = streams.filter(STREAMS.filters.late).length;
@@ -81,10 +84,11 @@ function tiles() {
   const built = models.filter((row) => row.type !== "source"), broken = built.filter((row) => row.status === "failed").length, left = built.filter(MODELS.filters["not run"]).length;
   const tests = models.reduce((sum, row) => sum + Object.values(row.tests).reduce((all, number) => all + number, 0), 0), red = models.reduce((sum, row) => sum + (row.tests.failed ?? 0), 0);
   const many = (number, word) => `${count(number)} ${word}`;
-  const run = scope.run ? data.runs[0] : null;
-  const tile = (label, value, note, level, to) => h("button", { type: "button", class: "tile", onclick: () => change({ search: "", sort: null, open: null, ...to }) }, h("span", { class: "label" }, label), h("span", { class: "value" }, value), h("span", { class: `note ${level}` }, note));
+  const run = scope.run ? data.runs[0] : null, bad = data.problems.filter((row) => row.severity === "failed").length, warnings = data.problems.length - bad;
+  const tile = (label, value, note, level, to) => h("button", { type: "button", class: "tile", onclick: () => change({ search: "", sort: null, open: null, ...to }) }, h("span", { class: "label" }, label), h("span", { class: "value" }, value), h("span", { class: `note ${level}` }, note || "\u00a0"));
   find("tiles").replaceChildren(
     run ? tile("Run", badge(run.state), run.ended_at ? `${span((Date.parse(run.ended_at) - Date.parse(run.started_at)) / 1000)}` : "not ended", "", { tab: "streams", filter: "" }) : null ?? "",
+    tile("Problems", count(data.problems.length), !data.read ? "" : data.problems.length ? [bad ? many(bad, "failed") : "", warnings ? many(warnings, warnings === 1 ? "warning" : "warnings") : ""].filter(Boolean).join(", ") : streams.length ? "all is well" : "", bad ? "bad" : data.problems.length ? "warn" : "ok", { tab: "problems", filter: "" }),
     tile("Streams", count(streams.length), failed ? many(failed, "failed") : streams.length ? "none failed" : "", failed ? "bad" : "ok", { tab: "streams", filter: failed ? "failed" : "" }),
     tile("Late", count(late), late ? "past their deadline" : streams.some((row) => row.freshness === "fresh") ? "all in time" : "no deadlines", late ? "warn" : "", { tab: "streams", filter: late ? "late" : "" }),
     tile("Rows, last loads", compact(streams.reduce((sum, row) => sum + (row.rows ?? 0), 0)), rejected ? many(rejected, "rejected") : "none rejected", rejected ? "warn" : "", { tab: "streams", filter: rejected ? "rejected" : "" }),
@@ -93,15 +97,15 @@ function tiles() {
 }
 
 function bar() {
-  const sizes = { streams: data.streams.length, models: data.models.length };
-  find("tabs").replaceChildren(...TABS.map((name) => h("button", { type: "button", class: "tab", role: "tab", id: `tab-${name}`, "aria-selected": String(name === state.tab), "aria-controls": "content", tabindex: name === state.tab ? 0 : -1, onclick: () => change({ tab: name, filter: "", sort: null, open: null }),
+  const sizes = { problems: data.problems.length, streams: data.streams.length, models: data.models.length };
+  find("tabs").replaceChildren(...TABS.map((name) => h("button", { type: "button", class: "tab", role: "tab", id: `tab-${name}`, "aria-selected": String(name === tab()), "aria-controls": "content", tabindex: name === tab() ? 0 : -1, onclick: () => change({ tab: name, filter: "", sort: null, open: null }),
     onkeydown: (event) => { const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key]; if (step) { const next = TABS[(TABS.indexOf(name) + step + TABS.length) % TABS.length]; change({ tab: next, filter: "", sort: null, open: null }); find(`tab-${next}`).focus(); event.stopPropagation(); } } },
     name[0].toUpperCase() + name.slice(1), sizes[name] !== undefined && data.read ? h("span", { class: "count" }, count(sizes[name])) : null)));
-  find("content").setAttribute("aria-labelledby", `tab-${state.tab}`);
-  const view = TABLES[state.tab];
+  find("content").setAttribute("aria-labelledby", `tab-${tab()}`);
+  const view = TABLES[tab()];
   const chips = view && data.read ? Object.entries(view.filters).map(([name, test]) => [name, view.rows(data).filter(test).length]).filter(([name, number]) => number || name === state.filter) : [];
   find("filters").replaceChildren(...(chips.length ? [["", null], ...chips].map(([name, number]) => h("button", { type: "button", class: "chip", "aria-pressed": String(name === state.filter), onclick: () => change({ filter: name }) }, name ? `${name} ${count(number)}` : "all")) : []));
-  find("search").parentElement.hidden = state.tab === "lineage";
+  find("search").parentElement.hidden = tab() === "lineage";
   if (document.activeElement !== find("search")) find("search").value = state.search;
   find("updated").textContent = data.read ? `read ${span((Date.now() - data.read) / 1000)} ago` : "";
   const scoped = scope.run ? [h("b", {}, scope.dag), " · ", link(runPath(scope.dag, scope.run), scope.run)] : scope.dag ? [link(dagPath(scope.dag), scope.dag)] : data.runs.length ? [`last run: `, ...data.runs.slice(0, 2).flatMap((run, place) => [place ? ", " : "", link(runPath(run.dag_id, run.run_id), run.dag_id), " ", run.state])] : [];
@@ -115,18 +119,19 @@ function body() {
     return h("div", { class: "empty error", role: "alert" }, h("h2", {}, "Nothing can be shown"), h("p", {}, data.error.text), data.error.final ? null : h("button", { class: "button", type: "button", onclick: read }, "Try again"));
   }
   if (!data.read) return skeleton(8);
-  if (state.tab === "lineage") return lineage();
-  const view = TABLES[state.tab], all = view.rows(data);
+  if (tab() === "lineage") return lineage();
+  const view = TABLES[tab()], all = view.rows(data);
+  if (all.length === 0 && view === PROBLEMS && data.streams.length) return empty("All is well", `${count(data.streams.length)} streams are loaded and in time, ${count(data.models.length)} models and sources have passed their tests.`);
   if (all.length === 0) {
     const of = scope.run ? "This run has" : scope.dag ? "This DAG has" : "There are";
-    return state.tab === "models"
+    return tab() === "models"
       ? empty("No models yet", `${of} no results of dbt. They appear when a run has built its models.`)
       : empty("No streams yet", scope.run ? "This DAG loads no raw tables." : `${of} no streams. Add a replication under include/replications and a DAG that loads it, and it appears here before its first load.`);
   }
   const words = state.search.toLowerCase().split(/\s+/).filter(Boolean), filter = view.filters[state.filter];
   const rows = all.filter((row) => (!filter || filter(row)) && words.every((word) => view.text(row).toLowerCase().includes(word)));
-  if (rows.length === 0) return empty("No match", `None of ${count(all.length)} ${state.tab === "models" ? "models" : "streams"} fits.`, h("button", { class: "button", type: "button", onclick: () => change({ search: "", filter: "" }) }, "Show all"));
-  return table(view, rows, state, data.now + (Date.now() - data.read), { sort, open: (key) => change({ open: state.open === key ? null : key }) });
+  if (rows.length === 0) return empty("No match", `None of ${count(all.length)} ${view.name === "reconciliation" ? "streams" : view.name} fits.`, h("button", { class: "button", type: "button", onclick: () => change({ search: "", filter: "" }) }, "Show all"));
+  return table(view, rows, state, data.now + (Date.now() - data.read), { sort, open: (key) => change({ open: state.open === key ? null : key || null }) });
 }
 
 const sort = (id, downFirst) => change(state.sort !== id ? { sort: id, down: Boolean(downFirst) } : state.down === Boolean(downFirst) ? { down: !state.down } : { sort: null, down: false });
@@ -164,12 +169,13 @@ function drawer() {
   const trace = (id) => change({ tab: "lineage", focus: id, open: null, filter: "" });
   aside.hidden = !stream && !node;
   if (aside.hidden) {
-    if (opened) document.querySelector(`[data-key="${CSS.escape(opened)}"], [data-id="${CSS.escape(opened)}"]`)?.focus();
+    if (opened) document.querySelector(`[data-opens="${CSS.escape(opened)}"], [data-id="${CSS.escape(opened)}"]`)?.focus();
     opened = null;
     return;
   }
   if (stream && (loads.of !== state.open || loads.at !== data.read)) readLoads(state.open);
-  aside.replaceChildren(...(stream ? drawers.stream(stream, loads.of === state.open ? loads.found : null, now, close, trace) : drawers.node(node, now, close, trace)));
+  const wrong = data.problems.filter((row) => row.target === state.open);
+  aside.replaceChildren(...(stream ? drawers.stream(stream, wrong, loads.of === state.open ? loads.found : null, now, close, trace) : drawers.node(node, wrong, now, close, trace)));
   if (opened !== state.open) { opened = state.open; aside.scrollTop = 0; aside.querySelector("header button").focus(); }
 }
 
@@ -194,7 +200,7 @@ function step(by) {
   next.scrollIntoView({ block: "nearest" });
   const head = document.querySelector(".head").offsetHeight + 40;
   if (next.getBoundingClientRect().top < head) scrollBy(0, next.getBoundingClientRect().top - head);
-  if (state.open) change({ open: next.dataset.key });
+  if (state.open) change({ open: next.dataset.opens || null });
 }
 
 document.addEventListener("keydown", (event) => {
@@ -206,9 +212,9 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (typing) { if (event.target === search && (event.key === "Enter" || event.key === "ArrowDown")) { event.preventDefault(); step(1); } return; }
-  const act = { "/": () => { if (state.tab !== "lineage") search.focus(); }, r: read, "?": () => find("keys").showModal(), ArrowDown: () => step(1), j: () => step(1), ArrowUp: () => step(-1), k: () => step(-1) }[event.key]
-    ?? (/^[1-4]$/.test(event.key) ? () => change({ tab: TABS[Number(event.key) - 1], filter: "", sort: null, open: null }) : null)
-    ?? (event.key === "Enter" && event.target.dataset?.key ? () => change({ open: event.target.dataset.key }) : null);
+  const act = { "/": () => { if (tab() !== "lineage") search.focus(); }, r: read, "?": () => find("keys").showModal(), ArrowDown: () => step(1), j: () => step(1), ArrowUp: () => step(-1), k: () => step(-1) }[event.key]
+    ?? (/^[1-5]$/.test(event.key) ? () => change({ tab: TABS[Number(event.key) - 1], filter: "", sort: null, open: null }) : null)
+    ?? (event.key === "Enter" && event.target.dataset?.key ? () => change({ open: event.target.dataset.opens || null }) : null);
   if (act) { event.preventDefault(); act(); }
 });
 let waiting = 0;

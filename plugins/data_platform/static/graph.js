@@ -95,7 +95,8 @@ export function draw(graph, chosen, open) {
   const { levels, edges } = columns(nodes);
   const tall = (node) => (node.bend ? BEND : TALL) + GAP_Y, sum = (level) => level.reduce((all, node) => all + tall(node), 0);
   const height = HEAD + MARGIN + Math.max(TALL, ...levels.map(sum)), width = 2 * MARGIN + levels.length * WIDE + (levels.length - 1) * GAP_X;
-  const picture = svg("svg", { width, height, role: "group", "aria-label": "Lineage" });
+  const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Lineage" });
+  Object.assign(picture.style, { width: "100%", maxWidth: `${width}px`, minWidth: `${Math.round(width * 0.7)}px` }); // a little smaller rather than cut off
   const at = new Map();
   levels.forEach((level, column) => {
     let top = HEAD + (height - HEAD - sum(level)) / 2 + GAP_Y / 2;

@@ -1,6 +1,7 @@
 // The three tables: their columns, what they can be filtered by, and how a value is sorted.
 import { age, badge, bytes, compact, count, h, kind, moment, seconds, span } from "./format.js";
 import { bars, line, meter } from "./charts.js";
+import { link, runPath, taskPath } from "./links.js";
 
 const two = (first, second) => h("div", { class: "two" }, h("div", { class: "name", title: first }, first), second ? h("div", { class: "sub", title: second }, second) : null);
 const when = (time, now) => h("span", { title: moment(time) }, time ? `${span(age(time, now))} ago` : "–");
@@ -20,12 +21,11 @@ const worst = (status) => ({ bad: 0, warn: 1, busy: 2, ok: 3, idle: 4 })[kind(st
 // How bad a row is: a failing test is as bad as a failed model, a late stream as a rejected row.
 export const trouble = (row) => Math.min(worst(row.status), row.tests?.failed ? 0 : row.tests?.warn ? 1 : 9, row.freshness === "stale" ? 0 : row.freshness === "late" ? 1 : 9, row.status === "skipped" || row.status === "not run" ? 2 : 9);
 
-export function verdict(stream) {
-  if (stream.difference === null) return "not counted";
-  if (stream.difference === 0) return "match";
-  if (stream.mode !== "full-refresh" && stream.tolerated === null) return "differs";
-  return Math.abs(stream.difference) <= (stream.tolerated ?? 0) ? "within tolerance" : "differs";
-}
+// How bad a problem is, as a word for the colours.
+const level = (problem) => (problem.severity === "failed" ? "failed" : "warn");
+const change = (row) => (row.rows_usual && row.rows_total !== null ? row.rows_total / row.rows_usual - 1 : null);
+const percent = (part) => (part === null ? "–" : `${part > 0 ? "+" : ""}${(100 * part).toFixed(Math.abs(part) < 0.1 ? 1 : 0)} %`);
+const waits = (problem) => problem.holds_up.slice(0, 3).join(", ") + (problem.held_up > 3 ? ` and ${count(problem.held_up - 3)} more` : "");
 
 function tests(node) {
   const entries = Object.entries(node.tests);
@@ -34,6 +34,20 @@ function tests(node) {
   return entries.sort(([a], [b]) => worst(a) - worst(b)).flatMap(([status, number], place) => [
     place ? ", " : "", h("span", { class: kind(status) === "bad" ? "status bad" : kind(status) === "warn" ? "status warn" : "" }, `${number} ${words[status] ?? status}`)]);
 }
+
+export const PROBLEMS = {
+  name: "problems", title: "Problems", rows: (data) => data.problems, key: (row) => `${row.kind} ${row.target ?? row.dag_id}`, opens: (row) => row.target,
+  text: (row) => `${row.kind} ${row.subject} ${row.dag_id} ${row.owner ?? ""} ${row.text} ${row.holds_up.join(" ")}`,
+  filters: { failed: (row) => row.severity === "failed", warnings: (row) => row.severity === "warning", silenced: (row) => row.silenced_until !== null },
+  columns: [
+    { id: "kind", title: "Problem", value: (row) => row.kind, cell: (row) => h("div", { class: "two" }, h("div", {}, h("span", { class: `status ${kind(level(row))}` }, row.kind)), h("div", { class: "name", title: row.subject }, row.subject), h("div", { class: "sub" }, row.dag_id), h("div", { class: "sub narrow" }, row.owner ?? "")) },
+    { id: "text", title: "What happened, and what to do", wide: true, value: (row) => row.text, cell: (row) => h("div", { class: "what" }, h("div", { class: "happened" }, row.text), h("div", { class: "sub" }, row.what_to_do),
+      row.run_id ? h("div", { class: "go" }, row.kind === "needs approval" ? link(`${runPath(row.dag_id, row.run_id)}/required_actions`, "Answer") : row.task_id ? link(taskPath(row.dag_id, row.run_id, row.task_id), "Log of the task") : link(runPath(row.dag_id, row.run_id), "Run"), row.silenced_until ? h("span", { class: "sub" }, `alerts silenced until ${row.silenced_until}`) : null) : null) },
+    { id: "since", title: "Since", hint: "When it went wrong", value: (row, now) => -(age(row.since, now) ?? 1e12), cell: (row, now) => h("span", { title: moment(row.since) }, row.since ? span(age(row.since, now)) : "the start") },
+    { id: "owner", title: "Owner", mid: true, value: (row) => row.owner, cell: (row) => row.owner ?? "–" },
+    { id: "held", title: "Holds up", wide: true, mid: true, hint: "Models and exposures that wait for it, or are built from what there was", value: (row) => row.held_up, cell: (row) => row.held_up ? h("div", { class: "what", title: row.holds_up.join(", ") }, h("div", {}, waits(row))) : h("span", { class: "zero" }, "nothing") },
+  ],
+};
 
 export const STREAMS = {
   name: "streams", title: "Streams", rows: (data) => data.streams, key: (row) => row.table,
@@ -46,7 +60,7 @@ export const STREAMS = {
     { id: "rows", title: "Rows", number: true, value: (row) => row.rows, cell: (row) => count(row.rows) },
     { id: "rejected", title: "Rejected", number: true, value: (row) => row.rejected, cell: (row) => row.rejected ? h("span", { class: "status warn" }, count(row.rejected)) : zero(row.rejected) },
     { id: "bytes", title: "Size", number: true, low: true, value: (row) => row.bytes, cell: (row) => bytes(row.bytes) },
-    { id: "seconds", title: "Time", number: true, value: (row) => row.seconds, cell: (row) => seconds(row.seconds) },
+    { id: "seconds", title: "Time", number: true, mid: true, value: (row) => row.seconds, cell: (row) => seconds(row.seconds) },
     { id: "speed", title: "Rows/s", number: true, low: true, value: (row) => row.rows_per_second, cell: (row) => compact(row.rows_per_second) },
     { id: "watermark", title: "Watermark", mid: true, value: (row) => row.watermark, cell: (row) => row.watermark ?? h("span", { class: "zero" }, "–") },
     { id: "schema", title: "Schema", low: true, hint: "Version of the contract's columns", value: (row) => row.schema_hash, cell: (row) => row.schema_change ? h("span", { class: "status warn", title: row.schema_change }, "changed") : h("span", { class: "sub" }, row.schema_hash?.slice(0, 7) ?? "–") },
@@ -73,16 +87,19 @@ export const MODELS = {
 
 export const RECONCILIATION = {
   name: "reconciliation", title: "Reconciliation", rows: (data) => data.streams, key: (row) => row.table,
-  text: (row) => `${STREAMS.text(row)} ${verdict(row)}`,
-  filters: { differs: (row) => verdict(row) === "differs", "not counted": (row) => verdict(row) === "not counted" },
+  text: (row) => `${STREAMS.text(row)} ${row.verdict}`,
+  filters: { differs: (row) => row.verdict === "differs", unusual: (row) => row.unusual !== null, "not counted": (row) => row.verdict === "not counted" },
   columns: [
     { id: "stream", title: "Stream", value: (row) => row.stream, cell: (row) => two(row.stream, row.table) },
-    { id: "verdict", title: "Source against raw", value: (row) => worst(verdict(row)), cell: (row) => badge(verdict(row)) },
+    { id: "verdict", title: "Source against raw", value: (row) => worst(row.verdict), cell: (row) => badge(row.verdict) },
     { id: "source", title: "Source rows", number: true, value: (row) => row.source_rows, cell: (row) => count(row.source_rows) },
     { id: "raw", title: "Raw rows", number: true, value: (row) => row.rows_total, cell: (row) => count(row.rows_total) },
     { id: "rejected", title: "Rejected", number: true, value: (row) => row.rejected, cell: (row) => zero(row.rejected) },
     { id: "difference", title: "Difference", number: true, value: (row) => Math.abs(row.difference ?? -1), cell: (row) => row.difference ? h("b", {}, count(row.difference)) : zero(row.difference) },
     { id: "tolerated", title: "Tolerated", number: true, value: (row) => row.tolerated, cell: (row) => count(row.tolerated) },
+    { id: "usual", title: "Usual rows", number: true, mid: true, hint: "Median after the loads before", value: (row) => row.rows_usual, cell: (row) => count(row.rows_usual) },
+    { id: "change", title: "Against usual", number: true, mid: true, hint: "Raw rows against the usual ones", value: (row) => change(row), cell: (row) => h("span", { class: row.unusual ? "status warn" : "", title: row.unusual }, percent(change(row))) },
+    { id: "totals", title: "Raw rows, last 20 loads", low: true, hint: "Rows of the table after each load, the latest on the right", value: (row) => row.totals.length, cell: (row) => bars(row.totals, `Rows of the table after the last ${row.totals.length} loads`) },
     { id: "inserted", title: "New", number: true, mid: true, value: (row) => row.rows_inserted, cell: (row) => zero(row.rows_inserted) },
     { id: "updated", title: "Changed", number: true, mid: true, value: (row) => row.rows_updated, cell: (row) => zero(row.rows_updated) },
     { id: "deleted", title: "Removed", number: true, mid: true, value: (row) => row.rows_deleted, cell: (row) => zero(row.rows_deleted) },
@@ -98,7 +115,7 @@ export function table(view, rows, state, now, on) {
   const columns = view.columns.filter((each) => !each.optional || rows.some((row) => row[each.id] !== null));
   const column = columns.find((each) => each.id === state.sort) ?? null;
   if (!column) {
-    const place = new Map(rows.map((row) => [row, view === RECONCILIATION ? worst(verdict(row)) : trouble(row)]));
+    const place = new Map(rows.map((row, index) => [row, view === PROBLEMS ? index : view === RECONCILIATION ? worst(row.verdict) : trouble(row)]));
     rows = rows.slice().sort((a, b) => place.get(a) - place.get(b));
   } else {
     const sign = state.down ? -1 : 1;
@@ -111,7 +128,7 @@ export function table(view, rows, state, now, on) {
       return (typeof x === "string" ? x.localeCompare(String(y), "en", { numeric: true }) : x - y) * sign;
     });
   }
-  const fold = (each) => [each.number && "n", each.low && "low", each.mid && "mid"].filter(Boolean).join(" ") || null;
+  const fold = (each) => [each.number && "n", each.low && "low", each.mid && "mid", each.wide && "wide"].filter(Boolean).join(" ") || null;
   const head = h("tr", {}, columns.map((each) => h("th", { class: fold(each), scope: "col", title: each.hint, "aria-sort": each === column ? (state.down ? "descending" : "ascending") : "none" },
     h("button", { type: "button", onclick: () => on.sort(each.id, each.number || each.id === "history") }, each.title, each === column ? h("span", { class: "arrow", "aria-hidden": "true" }, state.down ? "↓" : "↑") : null))));
   const body = h("tbody");
@@ -120,7 +137,7 @@ export function table(view, rows, state, now, on) {
   const more = () => {
     for (const row of rows.slice(next, next + CHUNK)) {
       const key = view.key(row);
-      const line = h("tr", { tabindex: body.childElementCount === 0 ? 0 : -1, "data-key": key, "aria-selected": key === state.open ? "true" : null, onclick: () => on.open(key) },
+      const line = h("tr", { tabindex: body.childElementCount === 0 ? 0 : -1, "data-key": key, "data-opens": view.opens ? view.opens(row) : key, "aria-selected": (view.opens ? view.opens(row) : key) === state.open && state.open ? "true" : null, onclick: () => on.open(view.opens ? view.opens(row) : key) },
         columns.map((each) => h("td", { class: fold(each) }, each.cell(row, now))));
       body.append(line);
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 from include.dbt_watch import status
 from include.dbt_watch.results import OK, Board, Result
-from include.dbt_watch.status import KEY, Publisher, Reader, part
+from include.dbt_watch.status import INTERVAL, KEY, Publisher, Reader, part
 
 MANIFEST = SimpleNamespace(nodes={"model.p.a": SimpleNamespace(compiled_code="select 1")})
 
@@ -95,6 +97,25 @@ def test_a_secret_of_dbt_is_not_published(monkeypatch: pytest.MonkeyPatch) -> No
 
     assert "hunter2" not in str(store.values)
     assert "cannot log in with *****" in str(store.values)
+
+
+def test_without_a_thread_everything_is_written_at_the_end() -> None:
+    """`dag.test()` bears no second thread that talks to Airflow."""
+    store, writers = Store(), set()
+
+    def push(key: str, value: Any) -> None:
+        writers.add(threading.current_thread())
+        store.push(key, value)
+
+    with Publisher("one", Board({}), MANIFEST, push, last=True, chosen=False, live=False) as publish:
+        publish(finished("model.p.a"))
+        time.sleep(3 * INTERVAL)
+        assert not writers
+
+    assert writers == {threading.current_thread()}
+    seen = store.read(Reader(), "success")
+    assert seen.head["final"]
+    assert seen.nodes["model.p.a"]["outcome"] == OK
 
 
 def test_an_api_that_is_away_for_a_while_loses_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,21 @@ def test_every_fault_is_told(
     assert "did you mean primary_key?" in output
     assert "raw.orders_of_nobody has no contract" in output
     assert "3 streams are right, 2 replications are not" in output
+
+
+def test_a_freshness_that_is_not_understood_is_told_with_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node = {
+        "name": "orders",
+        "original_file_path": "models/marts/orders.yml",
+        "config": {"meta": {"freshness": "1 fortnight"}},
+    }
+    (tmp_path / check.GRAPH).write_text(json.dumps({"nodes": {"model.jdbt.orders": node}}))
+    monkeypatch.setattr(check, "build_manifest", lambda _: tmp_path / "manifest.json")
+
+    assert check.main() == 1
+    assert "models/marts/orders.yml: orders: meta.freshness is '1 fortnight'" in capsys.readouterr().out
 
 
 class TestManifest:

@@ -41,7 +41,7 @@ def loads(*rows: int, hours: float = 2, **last: Any) -> list[tuple[datetime, dic
         (loads(0, 100, 100, 100, 100), ()),
         (loads(5, 0, 0, 0, 0, 0), ("grew: 5 rows, 0 are usual",)),
         (loads(100, rows_rejected=3), ("3 rows rejected in the last load",)),
-        ([], ("never loaded",)),
+        ([], ()),
     ],
     ids=[
         *("as ever", "in time", "late", "stale", "a fifth less", "empty", "three times as many"),
@@ -71,9 +71,14 @@ def test_failed_tests_are_those_of_the_last_word_about_a_node() -> None:
 
 
 def test_the_message_names_what_is_wrong_and_the_table_everything() -> None:
-    good, bad = Line("raw.a", None, 1, 1, ()), Line("raw.b", "2026-03-01T05:00:00+00:00", 1000, 20, ("grew",))
+    good, bad = (
+        Line("raw.a", None, None, None, (), ()),
+        Line("raw.b", "2026-03-01T05:00:00+00:00", 1000, 20, (1000, 20, 19), ("grew",)),
+    )
 
     assert as_text([good, bad], ["orders: unique"]) == "raw.b: grew\nfailed test orders: unique"
     assert as_text([good], []) == ""
     assert [row.split()[0] for row in as_table([good, bad]).splitlines()] == ["table", "raw.a", "raw.b"]
-    assert "1,000" in as_table([bad])
+    told = as_table([good, bad]).splitlines()
+    assert told[1].split() == ["raw.a", "never"]
+    assert told[2].split() == ["raw.b", "2026-03-01T05:00:00", "1,000", "20", "+4900%", "20", "19", "grew"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from structlog.testing import CapturingLogger
 
-from include.elt.results import KEY, SECONDS, durations, node_of_test, packed, publish, summary, unpacked
+from include.elt import logs
+from include.elt.results import KEY, TREND, node_of_test, packed, publish, summary, trend, unpacked
 
 MANIFEST: dict[str, Any] = {
     "nodes": {
@@ -129,10 +131,10 @@ def test_two_thousand_models_are_small() -> None:
     nodes = [{"id": f"model.jdbt.model_{n}", "name": f"model_{n}", "seconds": n / 7, **node} for n in range(2000)]
 
     assert len(packed({"nodes": nodes})) < 100_000
-    assert len(packed(durations({"nodes": nodes}))) < 60_000
+    assert len(packed(trend({"nodes": nodes}))) < 60_000
 
 
-def test_both_xcoms_are_told() -> None:
+def test_both_xcoms_and_the_log_lines_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     class Instance:
         dag_id = "shop"
         pushed: dict[str, str] = {}  # noqa: RUF012
@@ -140,7 +142,19 @@ def test_both_xcoms_are_told() -> None:
         def xcom_push(self, key: str, value: str) -> None:
             self.pushed[key] = value
 
-    publish({"ti": Instance()}, RESULTS, MANIFEST)
+    written = CapturingLogger()
+    monkeypatch.setattr(logs, "_log", written)
+    publish({"ti": Instance(), "run_id": "manual__1"}, RESULTS, MANIFEST)
 
-    assert unpacked(Instance.pushed[SECONDS]) == {"model.jdbt.stg_orders": 0.25, "model.jdbt.orders": 0.5}
+    built = {call.kwargs["model"]: call.kwargs for call in written.calls}
+    assert set(built["orders"]) == set(logs.FIELDS["built"])
+    assert (built["orders"]["run_id"], built["orders"]["status"]) == ("manual__1", "failed")
+    told = unpacked(Instance.pushed[TREND])
+    assert told is not None
+    assert told["seconds"] == {"model.jdbt.stg_orders": 0.25, "model.jdbt.orders": 0.5}
     assert unpacked(Instance.pushed[KEY]) == summary(RESULTS, MANIFEST)
+
+
+def test_a_log_line_has_the_fields_of_its_event_and_no_others() -> None:
+    with pytest.raises(ValueError, match="alert has the fields"):
+        logs.tell("alert", dag_id="shop")

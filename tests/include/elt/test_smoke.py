@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,8 +47,8 @@ def test_nothing_but_its_own_schemas_is_ever_removed(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.databricks_standin
-@pytest.mark.timeout(600)
-def test_the_whole_trial(workspace: Any, tmp_path: Path) -> None:
+@pytest.mark.timeout(900)
+def test_the_whole_trial_with_100_000_orders(workspace: Any) -> None:
     own = {
         "DATABRICKS_HOST": f"https://{HOST}/",
         "DATABRICKS_HTTP_PATH": "/sql/1.0/warehouses/standin",
@@ -58,16 +59,21 @@ def test_the_whole_trial(workspace: Any, tmp_path: Path) -> None:
     }
     before = workspace.rows("SHOW SCHEMAS IN main")
     result = subprocess.run(
-        [sys.executable, "-m", "include.elt.smoke"],
+        [sys.executable, "-m", "include.elt.smoke", "--orders", "100000"],
         cwd=ROOT,
         env={**os.environ, **own},
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=800,
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "everything was as it should be" in result.stdout
-    assert "run 2: every raw table and mart is equal to DuckDB's (5 tables)" in result.stdout
+    print(result.stdout)
+    equal = re.findall(
+        r"run (\d): every raw table and mart is equal to DuckDB's \(5 tables, ([\d,]+) rows\)", result.stdout
+    )
+    assert [number for number, _ in equal] == ["1", "2"]
+    assert all(int(rows.replace(",", "")) > 300_000 for _, rows in equal)
     assert workspace.secret not in result.stdout + result.stderr
     assert workspace.rows("SHOW SCHEMAS IN main") == before

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.pandas.types import to_arrow_schema
 
 MEMORY = "1g"
 """Heap of the one Java process."""
@@ -122,8 +123,14 @@ class Session:
         return [catalog, *parts] if len(parts) == 2 else [catalog, schema, *parts]
 
     def sql(self, text: str) -> pa.Table:
-        """Run a statement."""
-        return self.spark.sql(text).toArrow()
+        """Run a statement. What it gives is fetched by a job of Spark only where it is a query."""
+        frame = self.spark.sql(text)
+        if not frame.columns:
+            return pa.table({})
+        if re.match(r"(SHOW|DESC|DESCRIBE)\s", text, re.I):
+            rows = [row.asDict() for row in frame.collect()]
+            return pa.Table.from_pylist(rows, schema=to_arrow_schema(frame.schema))
+        return frame.toArrow()
 
     def rows(self, rows: list[tuple[Any, ...]], columns: str) -> DataFrame:
         """A frame of these rows.

@@ -20,9 +20,17 @@ HERE = Path(__file__).resolve().parent
 FOLDER = ROOT / ".databricks"
 PYTHON = FOLDER / "venv" / "bin" / "python"
 JAR = FOLDER / "standin.jar"
-HOST = os.environ.get("DATABRICKS_STANDIN_HOST", "127.0.0.77")
-"""A loopback address of its own, so that the server can have the port that all clients take, 443. With another one a
-second run of the tests can go on at the same time."""
+
+
+def _host() -> str:
+    """The first address, or in a worker of pytest-xdist one further on per worker."""
+    first, _, last = os.environ.get("DATABRICKS_STANDIN_HOST", "127.0.0.77").rpartition(".")
+    return f"{first}.{int(last) + int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0')[2:])}"
+
+
+HOST = _host()
+"""A loopback address of its own, so that the server can have the port that all clients take, 443. Each worker of the
+tests has another one, and with DATABRICKS_STANDIN_HOST a second run of the tests can go on at the same time."""
 
 _STAMP = FOLDER / "ready"
 

@@ -9,11 +9,11 @@ when it is carried out twice.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from include.elt.contract import ADDED, DELETED_AT, LOADED_AT
-from include.elt.errors import LoadError, RefusedLoadError
+from include.elt.errors import LoadError
 from include.elt.lake import Manifest
 from include.elt.modes import Window
 from include.elt.replication import Meta
@@ -23,22 +23,24 @@ from include.elt.warehouse.databricks.session import Session
 from include.elt.warehouse.databricks.staging import Staging
 from include.elt.warehouse.databricks.table import Table
 from include.elt.warehouse.databricks.text import exact, listed, literal, quoted, type_of
-from include.elt.warehouse.rules import check_counts, check_order, files_of, window_of
-from include.elt.warehouse.schema import compare, decide, in_words, way_out
+from include.elt.warehouse.refusals import (
+    Changes,
+    added_columns,
+    check_key_is_there,
+    every,
+    misfit,
+    refuse_empty,
+    refuse_part,
+    repeated,
+    within,
+)
+from include.elt.warehouse.rules import check_counts, check_order
+from include.elt.warehouse.schema import compare, decide, in_words
 
 log = logging.getLogger("include.elt.warehouse.databricks")
 
 _OP = quoted("#op")
 """What becomes of a row in the table of changes; a name that no contract can have."""
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What a load does to the rows of its table."""
-
-    inserted: int = 0
-    updated: int = 0
-    deleted: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Load:
         self.created = self.begun.created if self.begun else not self.table.exists
         self._types = {name: type_of(data_type) for name, data_type in manifest.columns}
         self.schema_changes: list[str] = []
+        self._added = added_columns(manifest, policy)
         self._at = f"CAST({literal(manifest.extracted_at)} AS timestamp)"
 
     def run(self) -> Changes:
@@ -131,7 +134,7 @@ class Load:
         """Put the extraction in the place of the raw table, unless that would lose what is there."""
         soft = self.policy.deletes == "soft"
         there = self.table.live() if soft else self.table.count()
-        self._refuse_empty(self.manifest.rows, there, "the source", "an empty full-refresh would lose them")
+        refuse_empty(self.manifest, self.policy, self.manifest.rows, there)
         if self.table.exists:
             self.schema_changes += in_words(compare(self._types, self.table.columns))
         select = self._as_new()
@@ -146,7 +149,7 @@ class Load:
                 f"{exact(f't.{quoted(n)}', old[n], new) if n in old else f'CAST(NULL AS {new})'} AS {quoted(n)}"
                 for n, new in self._types.items()
             ]
-            values += [f"{stamps[name]} AS {quoted(name)}" for name in self._stamps()]
+            values += [f"{stamps[name]} AS {quoted(name)}" for name in self._added]
             select += f" UNION ALL SELECT {', '.join(values)} FROM {missed}"
         return Plan(
             Changes(inserted=self.manifest.rows, deleted=marked),
@@ -158,19 +161,14 @@ class Load:
     def _as_new(self) -> str:
         """The rows of the extraction as those of a new table."""
         stamps = {LOADED_AT: self._at, DELETED_AT: "CAST(NULL AS timestamp)"}
-        values = [*map(quoted, self._types), *(f"{stamps[name]} AS {quoted(name)}" for name in self._stamps())]
+        values = [*map(quoted, self._types), *(f"{stamps[name]} AS {quoted(name)}" for name in self._added)]
         return f"SELECT {', '.join(values)} FROM {self.staging.rows.quoted}"
 
     def _missed(self) -> tuple[str, dict[str, str]]:
         """The rows of the old table that the source has no more, as SQL, and their stamps."""
         old, key = self.table.columns, self.manifest.primary_key
-        lost = [name for name in key if name not in old]
-        if lost or not key:
-            raise RefusedLoadError(
-                f"{self.table.name}: the table has no column {', '.join(lost)}, so nobody can tell which of its rows"
-                " are deleted in the source; move the table away, or set meta.deletes: ignore for the stream"
-            )
-        same = _all(f"e.{quoted(n)} = {exact(f't.{quoted(n)}', old[n], self._types[n])}" for n in key)
+        check_key_is_there(self.manifest, old)
+        same = every(f"e.{quoted(n)} = {exact(f't.{quoted(n)}', old[n], self._types[n])}" for n in key)
         missed = f"{self.table.quoted} AS t LEFT ANTI JOIN {self.staging.rows.quoted} AS e ON {same}"
         columns = {name: (old[name], new) for name, new in self._types.items() if name in old}
         self._check_fit(columns, missed, "t", "a row that is deleted in the source has")
@@ -187,7 +185,7 @@ class Load:
         times = {self._at, *(f"CAST({literal(text)} AS timestamp)" for text in self.log.snapshots_of_run())}
         earlier = f"{quoted(LOADED_AT)} IN ({', '.join(sorted(times))})"
         replaced = self.table.count(earlier)
-        self._refuse_empty(rows, replaced, "the source", "an empty snapshot would replace them")
+        refuse_empty(self.manifest, self.policy, rows, replaced)
         values = arrived | {LOADED_AT: self._at}
         row = ", ".join(
             f"{values.get(name, f'CAST(NULL AS {kind})')} AS {quoted(name)}"
@@ -207,7 +205,7 @@ class Load:
     def _make_without_gone(self) -> Plan:
         """The same, when rows that were deleted in the source between two questions are not to be there unmarked."""
         key, rows = self.manifest.primary_key, self.manifest.rows
-        same = _all(f"e.{quoted(name)} = k.{quoted(name)}" for name in key)
+        same = every(f"e.{quoted(name)} = k.{quoted(name)}" for name in key)
         arrived = f"({self._as_new()}) AS e"
         gone = self.sql.one(f"SELECT count(*) FROM {arrived} LEFT ANTI JOIN {self.staging.keys.quoted} AS k ON {same}")
         if self.policy.deletes == "hard":
@@ -215,7 +213,7 @@ class Load:
             total = rows - gone
         else:
             mark = f"CASE WHEN k.{quoted(key[0])} IS NULL THEN {self._at} END AS {quoted(DELETED_AT)}"
-            names = [*self._types, *self._stamps()]
+            names = [*self._types, *self._added]
             values = ", ".join(mark if name == DELETED_AT else f"e.{quoted(name)}" for name in names)
             select = f"SELECT {values} FROM {arrived} LEFT JOIN {self.staging.keys.quoted} AS k ON {same}"
             total = rows
@@ -227,11 +225,11 @@ class Load:
         table, keys = self.table, self.manifest.keys
         finds_deleted = self.manifest.mode == "incremental" and self.policy.deletes != "ignore" and keys is not None
         if not table.exists:
-            self._refuse_part()
+            refuse_part(self.manifest, loadlog.files(self.sql, self.table.name))
             return self._make_without_gone() if finds_deleted else self._make()
         before, live = table.count(), table.live()
         if finds_deleted and keys:
-            self._refuse_empty(keys.rows, live, "the list of keys", "each of them would count as deleted")
+            refuse_empty(self.manifest, self.policy, keys.rows, live)
         arrived = self._conform()
         self._find_changes(arrived, known, finds_deleted=finds_deleted)
         counted = self.sql.rows(f"SELECT {_OP}, count(*) FROM {self.staging.changes.quoted} GROUP BY {_OP}")
@@ -252,14 +250,14 @@ class Load:
         table, key = self.table, self.manifest.primary_key
         given = ", ".join(f"{value} AS {quoted(name)}" for name, value in arrived.items())
         e = f"(SELECT {given} FROM {self.staging.rows.quoted} AS e)"
-        same = _all(f"e.{quoted(name)} = t.{quoted(name)}" for name in key)
+        same = every(f"e.{quoted(name)} = t.{quoted(name)}" for name in key)
         joined = f"{e} AS e LEFT JOIN {table.quoted} AS t ON {same}"
         self._refuse_repeated(joined)
         gone = "FALSE"
         if finds_deleted:
             names = [f"{exact(f'k.{quoted(n)}', self._types[n], table.columns[n])} AS {quoted(n)}" for n in key]
             k = f"(SELECT {', '.join(names)} FROM {self.staging.keys.quoted} AS k)"
-            joined += f" LEFT JOIN {k} AS k ON {_all(f'e.{quoted(n)} = k.{quoted(n)}' for n in key)}"
+            joined += f" LEFT JOIN {k} AS k ON {every(f'e.{quoted(n)} = k.{quoted(n)}' for n in key)}"
             gone = f"k.{quoted(key[0])} IS NULL"
         soft = self.policy.deletes == "soft"
         there = f"t.{quoted(key[0])} IS NOT NULL"
@@ -285,7 +283,7 @@ class Load:
             select += (
                 f" UNION ALL SELECT {', '.join(values)}, {literal('mark' if soft else 'delete')} AS {_OP}"
                 f" FROM {table.quoted} AS t"
-                f" LEFT ANTI JOIN {k} AS k ON {_all(f'k.{quoted(n)} = t.{quoted(n)}' for n in key)}"
+                f" LEFT ANTI JOIN {k} AS k ON {every(f'k.{quoted(n)} = t.{quoted(n)}' for n in key)}"
                 f" LEFT ANTI JOIN {e} AS e ON {same}{unmarked}"
             )
         self.staging.changes.replace(select)
@@ -293,7 +291,7 @@ class Load:
     def _carry_out_changes(self) -> None:
         columns = list(self.table.columns)
         key = self.manifest.primary_key
-        same = _all(f"t.{quoted(name)} = c.{quoted(name)}" for name in key)
+        same = every(f"t.{quoted(name)} = c.{quoted(name)}" for name in key)
         others = ", ".join(f"{quoted(name)} = c.{quoted(name)}" for name in columns if name not in key)
         self.sql.run(
             f"MERGE INTO {self.table.quoted} AS t USING {self.staging.changes.quoted} AS c ON {same}"
@@ -304,15 +302,10 @@ class Load:
         )
 
     def _read_by(self, windows: tuple[Window, ...]) -> str:
-        """SQL condition: a newer extraction read the row `t` as it is, for it is in one of these ranges."""
-        column, kind = f"t.{quoted(windows[0].column)}", self._types[windows[0].column]
-        ranges = []
-        for each in windows:
-            limits = [] if each.lower is None else [f"{column} >= CAST({literal(each.lower)} AS {kind})"]
-            if each.upper is not None:
-                limits.append(f"{column} {'<=' if each.closed else '<'} CAST({literal(each.upper)} AS {kind})")
-            ranges.append(f"({_all(limits) or 'TRUE'})")
-        return f"{column} IS NULL OR {' OR '.join(ranges)}"
+        """SQL condition: a newer extraction read the row `t` as it is."""
+        column = windows[0].column
+        kind = self._types[column]
+        return within(f"t.{quoted(column)}", windows, lambda limit: f"CAST({literal(limit)} AS {kind})")
 
     def _conform(self) -> dict[str, str]:
         """Bring the table into the shape that the load needs, as far as the policy allows.
@@ -326,7 +319,7 @@ class Load:
         table, manifest = self.table, self.manifest
         difference = compare(self._types, table.columns)
         change = decide(difference, self.policy.on_schema_change, table.name, manifest.primary_key, manifest.mode)
-        stamps = {name: "timestamp" for name in self._stamps() if name not in table.columns}
+        stamps = {name: "timestamp" for name in self._added if name not in table.columns}
         self.schema_changes += [*change.notes, *(f"the column {name} is added" for name in stamps)]
         for note in self.schema_changes:
             log.warning("%s: %s", table.name, note)
@@ -340,11 +333,6 @@ class Load:
             table.add({**change.add, **stamps})
         return {name: exact(f"e.{quoted(name)}", *pair) for name, pair in pairs.items()}
 
-    def _stamps(self) -> list[str]:
-        """The columns that the load adds: those of the contract, and those that mode and policy cannot do without."""
-        needed = {LOADED_AT: self.manifest.mode == "snapshot", DELETED_AT: self.policy.deletes == "soft"}
-        return [name for name in ADDED if name in self.manifest.added or needed[name]]
-
     def _check_fit(self, columns: Mapping[str, tuple[str, str]], rows: str, alias: str, what: str) -> None:
         """Check that values are the same in other types; see the parameters of `_conform` and `_missed`."""
         for name, (old, new) in columns.items():
@@ -356,27 +344,7 @@ class Load:
                 f" WHERE {value} IS NOT NULL AND {exact(value, old, new)} IS NULL LIMIT 1"
             )
             if bad:
-                raise RefusedLoadError(
-                    f"{self.table.name}: {what} {bad[0][0]!r} in the column {name}, which does not fit its type"
-                    f" {new} exactly; {way_out(self.manifest.mode)}, or change the contract"
-                )
-
-    def _refuse_empty(self, rows: int, there: int, what: str, why: str) -> None:
-        if there and not rows and not self.policy.allow_empty:
-            raise RefusedLoadError(
-                f"{self.table.name}: {what} of stream {self.manifest.stream} is empty, and the table has {there:,}"
-                f" rows; {why}. If it is right, set meta.allow_empty: true for the stream"
-            )
-
-    def _refuse_part(self) -> None:
-        """Refuse to fill a table that is not there with the latest rows only, as if the others had never been."""
-        window = window_of(self.manifest)
-        known = loadlog.files(self.sql, self.table.name) - files_of(self.manifest.source)
-        if self.manifest.mode == "incremental" and (known or (window and window.lower is not None)):
-            raise RefusedLoadError(
-                f"{self.table.name}: the table is gone, and this extraction holds only what is new; clear the extract"
-                " task together with this one, or run the DAG with full_refresh"
-            )
+                raise misfit(self.manifest, what, bad[0][0], name, new)
 
     def _refuse_repeated(self, joined: str) -> None:
         """Refuse a primary key that the extraction or the table holds more than once."""
@@ -390,11 +358,7 @@ class Load:
             return
         names = ", ".join(f"e.{quoted(name)}" for name in key)
         [row] = self.sql.rows(f"SELECT {names} FROM {joined} GROUP BY {names} HAVING count(*) > 1 LIMIT 1")
-        shown = ", ".join(f"{name} = {value}" for name, value in zip(key, row, strict=True))
-        raise RefusedLoadError(
-            f"{self.table.name}: the table holds a primary key more than once: {shown}; remove the surplus rows, or run"
-            " the DAG with full_refresh"
-        )
+        raise repeated(self.manifest, row)
 
     def _wrong(self, what: str) -> LoadError:
         return LoadError(f"{self.table.name}: {what}; the raw table is as before")
@@ -402,7 +366,3 @@ class Load:
 
 def _marking(was_marked: str) -> str:
     return f"CASE WHEN {was_marked} THEN 'mark again' ELSE 'mark' END"
-
-
-def _all(conditions: Iterable[str]) -> str:
-    return " AND ".join(conditions)

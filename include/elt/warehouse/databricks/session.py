@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from databricks.sql.client import Connection
 
 log = logging.getLogger(__name__)
-logging.getLogger("databricks.sql").setLevel(logging.WARNING)  # it tells of every answer of the server
+# They tell of every answer of the server, the second with its rows.
+for _name in ("databricks.sql", "databricks.sql.unsafe"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 _SOCKET = 300
 """Seconds without a byte from the warehouse; a statement that runs for longer is asked for again and again."""

@@ -15,9 +15,11 @@ from include.elt.replication import Meta
 from include.elt.sql import quoted
 from include.elt.warehouse import LoadResult, TableState
 from include.elt.warehouse.duckdb import loadlog
-from include.elt.warehouse.duckdb.file import connected, time_limit
-from include.elt.warehouse.duckdb.load import Changes, Load
+from include.elt.warehouse.duckdb.file import AMPLE, LAST, LEAN, Memory, connected, time_limit
+from include.elt.warehouse.duckdb.load import Load
 from include.elt.warehouse.duckdb.table import Table
+from include.elt.warehouse.refusals import Changes
+from include.elt.warehouse.rules import window_of
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +47,27 @@ class DuckDBWarehouse:
 
     def load(self, manifest: Manifest, folder: Path, policy: Meta = _DEFAULT) -> LoadResult:
         """Load one extraction from a local folder with its files; for the rest see `Warehouse.load_from`."""
-        started = time.monotonic()
         files = verify(folder, manifest)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with connected(self.path, self.lock_timeout) as sql:
+        window = window_of(manifest)
+        whole = window is None or window.lower is None
+        memories = [LEAN, AMPLE, LAST] if whole else [AMPLE, LAST]
+        while True:
+            memory = memories.pop(0)
+            try:
+                return self._load(manifest, folder, files, policy, memory)
+            except duckdb.OutOfMemoryException as error:
+                if not memories:
+                    raise LoadError(
+                        f"{manifest.table}: the load was rolled back, for DuckDB needs more than {memory.limit} for it;"
+                        f" leave out very wide columns with select, or shorten them in a sql: {error}"
+                    ) from error
+                log.info("%s: the load needs more than %s; it begins again", manifest.table, memory)
+
+    def _load(self, manifest: Manifest, folder: Path, files: list[Path], policy: Meta, memory: Memory) -> LoadResult:
+        """One transaction; `duckdb.OutOfMemoryException` says that nothing was changed for want of memory."""
+        started = time.monotonic()
+        with connected(self.path, self.lock_timeout, memory=memory) as sql:
             try:
                 with time_limit(sql, self.load_timeout):
                     sql.execute("BEGIN")
@@ -69,6 +88,8 @@ class DuckDBWarehouse:
                     f"{manifest.table}: the load took longer than {self.load_timeout} s and was rolled back;"
                     " LOAD_TIMEOUT allows more"
                 ) from None
+            except duckdb.OutOfMemoryException:
+                raise
             except duckdb.Error as error:
                 full = f"the disk of {shown(self.path)} is full: " if "No space left" in str(error) else ""
                 raise LoadError(f"{manifest.table}: the load failed and was rolled back: {full}{error}") from error

@@ -8,8 +8,7 @@ an UPDATE or MERGE of rows here and there writes nearly every column anew (measu
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import duckdb
@@ -22,22 +21,24 @@ from include.elt.replication import Meta
 from include.elt.sql import literal, parquet, quoted
 from include.elt.warehouse.duckdb import loadlog
 from include.elt.warehouse.duckdb.table import ZONED, Table, contract_type, duckdb_type, exact, one
-from include.elt.warehouse.rules import check_counts, check_order, files_of, window_of
-from include.elt.warehouse.schema import compare, decide, in_words, way_out
+from include.elt.warehouse.refusals import (
+    Changes,
+    added_columns,
+    check_key_is_there,
+    every,
+    misfit,
+    refuse_empty,
+    refuse_part,
+    repeated,
+    within,
+)
+from include.elt.warehouse.rules import check_counts, check_order
+from include.elt.warehouse.schema import compare, decide, in_words
 
 log = logging.getLogger("include.elt.warehouse.duckdb")
 
 _CHANGED, _GONE, _KEPT, _ROW = (quoted(name) for name in ("#changed", "#gone", "#kept", "#row"))
 """Our own tables and column, under names that no contract can have."""
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What a load did to the rows of its table."""
-
-    inserted: int = 0
-    updated: int = 0
-    deleted: int = 0
 
 
 class Load:
@@ -68,6 +69,7 @@ class Load:
         self._files = parquet(files)
         self._keys = keys
         self._types = {name: duckdb_type(data_type) for name, data_type in manifest.columns}
+        self._added = added_columns(manifest, policy)
         self._at = f"CAST({literal(manifest.extracted_at)} AS {ZONED})"
 
     def run(self) -> Changes:
@@ -110,14 +112,14 @@ class Load:
         """Put the extraction in the place of the raw table, unless that would lose what is there."""
         soft = self.policy.deletes == "soft"
         there = self.table.live() if soft else self.table.count()
-        self._refuse_empty(self.manifest.rows, there, "the source", "an empty full-refresh would lose them")
+        refuse_empty(self.manifest, self.policy, self.manifest.rows, there)
         kept = self._keep_missed() if soft and not self.created else 0
         if not self.created:
             shapes = (self._types, self.table.columns)
             contract, table = ({name: contract_type(stored) for name, stored in each.items()} for each in shapes)
             self.schema_changes.extend(in_words(compare(contract, table)))
         added = {LOADED_AT: self._at, DELETED_AT: "NULL"}
-        columns = [*self._types, *(name for name in ADDED if name in self._added())]
+        columns = [*self._types, *self._added]
         values = [
             *map(quoted, self._types),
             *(f"CAST({added[name]} AS {ZONED}) AS {quoted(name)}" for name in columns if name in ADDED),
@@ -133,14 +135,9 @@ class Load:
     def _keep_missed(self) -> int:
         """Set aside the rows of the old table that the source has no more, in the new shape and marked."""
         old = self.table.columns
-        lost = [name for name in self.manifest.primary_key if name not in old]
-        if lost or not self.manifest.primary_key:
-            raise RefusedLoadError(
-                f"{self.table.name}: the table has no column {', '.join(lost)}, so nobody can tell which of its rows"
-                " are deleted in the source; move the table away, or set meta.deletes: ignore for the stream"
-            )
+        check_key_is_there(self.manifest, old)
         keys = {name: exact(f"t.{quoted(name)}", old[name], self._types[name]) for name in self.manifest.primary_key}
-        same = _all(f"e.{quoted(name)} = {key}" for name, key in keys.items())
+        same = every(f"e.{quoted(name)} = {key}" for name, key in keys.items())
         missed = f"{self.table.quoted} AS t ANTI JOIN {self._files} AS e ON {same}"
         columns = {name: (old[name], new) for name, new in self._types.items() if name in old}
         self._check_fit(columns, f"{missed} WHERE", "t", "a row that is deleted in the source has")
@@ -163,9 +160,7 @@ class Load:
         replaced = 0
         if times := loadlog.snapshots_of_run(self.sql, self.manifest):
             earlier = f"{quoted(LOADED_AT)} IN ({times})"
-            self._refuse_empty(
-                self.manifest.rows, self.table.count(earlier), "the source", "an empty snapshot would replace them"
-            )
+            refuse_empty(self.manifest, self.policy, self.manifest.rows, self.table.count(earlier))
             replaced = self.table.delete(earlier)
         values = ", ".join([*arrived.values(), self._at])
         inserted = self.table.insert([*arrived, LOADED_AT], f"SELECT {values} FROM {self._files} AS e")
@@ -175,7 +170,7 @@ class Load:
     def _merge_and_delete(self, known: tuple[Window, ...]) -> tuple[Changes, int]:
         """Merge the extraction, then find the rows that the source has no more."""
         if self.created:
-            self._refuse_part()
+            refuse_part(self.manifest, loadlog.files(self.sql, self.table.name))
         arrived = self._conform()
         before, live = self.table.count(), self.table.live()
         inserted, updated = self._merge(arrived, known) if before else (self._insert(arrived), 0)
@@ -193,7 +188,7 @@ class Load:
         table = self.table
         values = ", ".join(f"{value} AS {quoted(name)}" for name, value in arrived.items())
         rows = f"(SELECT {values} FROM {self._files} AS e)"
-        joined = f"{rows} AS e LEFT JOIN {table.quoted} AS t ON {_all(f'e.{quoted(n)} = t.{quoted(n)}' for n in key)}"
+        joined = f"{rows} AS e LEFT JOIN {table.quoted} AS t ON {every(f'e.{quoted(n)} = t.{quoted(n)}' for n in key)}"
         self._refuse_repeated(joined)
         differs = [f"e.{quoted(name)} IS DISTINCT FROM t.{quoted(name)}" for name in arrived if name not in key]
         others = [name for name in table.columns if name not in arrived]
@@ -215,23 +210,17 @@ class Load:
         return written - updated, updated
 
     def _read_by(self, windows: tuple[Window, ...]) -> str:
-        """SQL condition: a newer extraction read the row `t` as it is, for it is in one of these ranges."""
-        column = f"t.{quoted(windows[0].column)}"
-        zone = self._types[windows[0].column]
-        ranges = []
-        for each in windows:
-            limits = [] if each.lower is None else [f"{column} >= CAST({literal(each.lower)} AS {zone})"]
-            if each.upper is not None:
-                limits.append(f"{column} {'<=' if each.closed else '<'} CAST({literal(each.upper)} AS {zone})")
-            ranges.append(f"({_all(limits) or 'TRUE'})")
-        return f"{column} IS NULL OR {' OR '.join(ranges)}"
+        """SQL condition: a newer extraction read the row `t` as it is."""
+        column = windows[0].column
+        kind = self._types[column]
+        return within(f"t.{quoted(column)}", windows, lambda limit: f"CAST({literal(limit)} AS {kind})")
 
     def _delete(self, live: int) -> tuple[int, int]:
         """Remove or mark the rows that the source has no more; returns how many of each."""
         policy, keys = self.policy.deletes, self.manifest.keys
         if self.manifest.mode != "incremental" or policy == "ignore" or not keys or not self._keys:
             return 0, 0
-        self._refuse_empty(keys.rows, live, "the list of keys", "each of them would count as deleted")
+        refuse_empty(self.manifest, self.policy, keys.rows, live)
         gone = self._find_gone(self._keys)
         found = f"rowid IN (FROM {_GONE})"
         mark = f"UPDATE {self.table.quoted} SET {quoted(DELETED_AT)} = {self._at} WHERE {found}"
@@ -246,7 +235,7 @@ class Load:
         listed = ", ".join(
             f"{exact(f'k.{quoted(n)}', self._types[n], self.table.columns[n])} AS {quoted(n)}" for n in names
         )
-        same = _all(f"k.{quoted(name)} = t.{quoted(name)}" for name in names)
+        same = every(f"k.{quoted(name)} = t.{quoted(name)}" for name in names)
         unmarked = f"t.{quoted(DELETED_AT)} IS NULL" if self.policy.deletes == "soft" else "TRUE"
         return one(
             self.sql,
@@ -262,7 +251,7 @@ class Load:
         """
         table, manifest = self.table, self.manifest
         if self.created:
-            table.create(self._types | dict.fromkeys((n for n in ADDED if n in self._added()), ZONED))
+            table.create(self._types | dict.fromkeys(self._added, ZONED))
             return {name: f"e.{quoted(name)}" for name in self._types}
         difference = compare(
             *({name: contract_type(stored) for name, stored in each.items()} for each in (self._types, table.columns))
@@ -275,8 +264,8 @@ class Load:
             table.add(name, self._types[name])
         for name in change.widen:
             table.widen(name, self._types[name])
-        for name in ADDED:
-            if name in self._added() and name not in table.columns:
+        for name in self._added:
+            if name not in table.columns:
                 log.warning("%s: the column %s is added", table.name, name)
                 self.schema_changes.append(f"the column {name} is added")
                 table.add(name, ZONED)
@@ -284,11 +273,6 @@ class Load:
         fitting = {name: pair for name, pair in pairs.items() if name in change.fit}
         self._check_fit(fitting, f"{self._files} AS e WHERE", "e", "a row of the source has")
         return {name: exact(f"e.{quoted(name)}", *pair) for name, pair in pairs.items()}
-
-    def _added(self) -> set[str]:
-        """The columns that the load adds: those of the contract, and those that mode and policy cannot do without."""
-        needed = {LOADED_AT: self.manifest.mode == "snapshot", DELETED_AT: self.policy.deletes == "soft"}
-        return {*self.manifest.added, *(name for name, wanted in needed.items() if wanted)}
 
     def _check_fit(self, columns: Mapping[str, tuple[str, str]], rows: str, alias: str, what: str) -> None:
         """Check that values are the same in other types.
@@ -308,27 +292,7 @@ class Load:
                 f" AND {exact(value, old, new)} IS NULL LIMIT 1"
             ).fetchone()
             if bad:
-                raise RefusedLoadError(
-                    f"{self.table.name}: {what} {bad[0]!r} in the column {name}, which does not fit its type"
-                    f" {contract_type(new)} exactly; {way_out(self.manifest.mode)}, or change the contract"
-                )
-
-    def _refuse_empty(self, rows: int, there: int, what: str, why: str) -> None:
-        if there and not rows and not self.policy.allow_empty:
-            raise RefusedLoadError(
-                f"{self.table.name}: {what} of stream {self.manifest.stream} is empty, and the table has {there:,}"
-                f" rows; {why}. If it is right, set meta.allow_empty: true for the stream"
-            )
-
-    def _refuse_part(self) -> None:
-        """Refuse to fill a table that is not there with the latest rows only, as if the others had never been."""
-        window = window_of(self.manifest)
-        known = loadlog.files(self.sql, self.table.name) - files_of(self.manifest.source)
-        if self.manifest.mode == "incremental" and (known or (window and window.lower is not None)):
-            raise RefusedLoadError(
-                f"{self.table.name}: the table is gone, and this extraction holds only what is new; clear the extract"
-                " task together with this one, or run the DAG with full_refresh"
-            )
+                raise misfit(self.manifest, what, bad[0], name, contract_type(new))
 
     def _refuse_repeated(self, joined: str) -> None:
         """Refuse a table in which a row that arrives has several counterparts."""
@@ -336,11 +300,7 @@ class Load:
             return
         names = ", ".join(f"e.{quoted(name)}" for name in self.manifest.primary_key)
         row = self.sql.execute(f"SELECT {names} FROM {joined} GROUP BY ALL HAVING count(*) > 1 LIMIT 1").fetchone()
-        key = ", ".join(f"{n} = {v}" for n, v in zip(self.manifest.primary_key, row or (), strict=False))
-        raise RefusedLoadError(
-            f"{self.table.name}: the table holds a primary key more than once: {key}; remove the surplus rows, or run"
-            " the DAG with full_refresh"
-        )
+        raise repeated(self.manifest, row or ())
 
     def _expect(self, rows: int) -> None:
         if (total := self.table.count()) != rows:
@@ -348,7 +308,3 @@ class Load:
 
     def _wrong(self, what: str) -> LoadError:
         return LoadError(f"{self.table.name}: {what}; the load was rolled back")
-
-
-def _all(conditions: Iterable[str]) -> str:
-    return " AND ".join(conditions)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import email
+import email.policy
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from aiosmtpd.controller import Controller
 
 from include.elt.alerts import run as sending
 from include.elt.alerts.causes import Alert
+from include.elt.local.environment import free_port
 from tests.support.receiver import Receiver, receiving
 
 EVIL = "{{ conn.alerts.password }} <!channel> {{ 7 * 7 }}"
@@ -86,7 +90,7 @@ def test_the_triggerer_sends_without_blocking(receiver: Receiver, monkeypatch: p
 
     [body] = receiver.bodies
     assert (body["kind"], body["subject"]) == ("missed deadline", "jaffle_shop")
-    assert "within 0:01:30" in body["text"]
+    assert "within 90 seconds" in body["text"]
 
 
 def test_a_silenced_alert_is_not_sent(receiver: Receiver, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
@@ -100,6 +104,36 @@ def test_a_silenced_alert_is_not_sent(receiver: Receiver, monkeypatch: pytest.Mo
     assert sending.send([ALERT, Alert(**{**vars(ALERT), "subject": "raw_users"})]) == 1
 
     assert [body["subject"] for body in receiver.bodies] == ["raw_users"]
+
+
+def test_a_mail_arrives_at_a_mail_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    arrived: list[Any] = []
+
+    class Inbox:
+        async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802  (aiosmtpd's name)
+            arrived.append(envelope)
+            return "250 taken"
+
+    controller = Controller(Inbox(), hostname="127.0.0.1", port=free_port())
+    controller.start()
+    try:
+        options = {"disable_tls": True, "disable_ssl": True, "from_email": "airflow@example.com", "timeout": 10}
+        connection = {"conn_type": "smtp", "host": "127.0.0.1", "port": controller.port, "extra": options}
+        monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", json.dumps(connection))
+        monkeypatch.setenv("ALERTS", "email:data@example.com")
+
+        assert sending.send([ALERT]) == 1
+    finally:
+        controller.stop()
+
+    [envelope] = arrived
+    mail = email.message_from_bytes(envelope.content, policy=email.policy.default)
+    body = mail.get_body(("html",))
+    assert body is not None
+    assert (envelope.mail_from, envelope.rcpt_tos) == ("airflow@example.com", ["data@example.com"])
+    assert mail["Subject"] == "failed stream: raw_orders (jaffle_shop)"
+    assert "{{ 7 * 7 }}" in body.get_content(), "as it was, and no 49"
+    assert "Owner: sales" in body.get_content()
 
 
 def test_a_mail_has_a_subject_of_one_line_and_no_markup_of_data(monkeypatch: pytest.MonkeyPatch) -> None:

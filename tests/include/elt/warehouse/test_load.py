@@ -17,6 +17,7 @@ from include.elt.errors import LoadError, RefusedLoadError, WarehouseBusyError
 from include.elt.replication import Meta
 from include.elt.warehouse import LoadResult, open_warehouse
 from include.elt.warehouse.duckdb import DuckDBWarehouse
+from include.elt.warehouse.duckdb.file import Memory
 from tests.support.elt import Bench, Row
 from tests.support.loads import Raw
 from tests.support.processes import held, python
@@ -24,6 +25,7 @@ from tests.support.processes import held, python
 ONE = "SELECT 1::BIGINT AS id, 'x' AS a"
 EMPTY = f"{ONE} LIMIT 0"
 BIG = "SELECT range AS id, repeat(md5(range::VARCHAR), 4) AS a FROM range({})"
+WIDE = "SELECT range AS id, rpad(md5(range::VARCHAR), {1}, 'x') AS a FROM range({0})"
 
 FINGERPRINT = "SELECT count(*), sum(hash(COLUMNS(*))) FROM raw.orders"
 
@@ -272,6 +274,29 @@ def test_no_load_imports_pandas(bench: Bench) -> None:
     python(code, str(bench.root), str(folder)).wait()
 
 
+class TestMemory:
+    def test_that_wide_rows_need_is_given(self, bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+        """What most loads get does not hold them; nothing is lost by it, or loaded twice."""
+        caplog.set_level("INFO")
+        result = bench.warehouse().load(*bench.publish(WIDE.format(40_000, 10_000)))
+        assert result.rows_total == 40_000
+        assert bench.query("SELECT count(*), min(length(a)), count(DISTINCT a) FROM raw.orders") == [
+            (40_000, 10_000, 40_000)
+        ]
+        assert "it begins again" in caplog.text
+        assert bench.query("SELECT count(*) FROM ops.load_log") == [(1,)]
+
+    def test_that_nothing_can_give_is_told(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        bench.warehouse().load(*bench.publish(many(3)))
+        for name in ("LEAN", "AMPLE", "LAST"):
+            monkeypatch.setattr(f"include.elt.warehouse.duckdb.{name}", Memory("20MB", 1))
+        with pytest.raises(
+            LoadError, match=r"raw\.orders: .* rolled back, for DuckDB needs more than 20MB .* with select"
+        ):
+            bench.warehouse().load(*bench.publish(WIDE.format(4_000, 10_000)))
+        assert bench.query("SELECT count(*) FROM raw.orders") == [(3,)]
+
+
 class TestAnotherProcess:
     def test_is_waited_for_a_bounded_time_and_named(self, bench: Bench) -> None:
         bench.warehouse().load(*bench.publish(many(3)))
@@ -376,6 +401,7 @@ from pathlib import Path
 from include.elt.lake import read_manifest
 from include.elt.replication import Meta
 from include.elt.warehouse.duckdb import DuckDBWarehouse
+from include.elt.warehouse.duckdb.file import Memory
 from tests.support.elt import Bench
 
 

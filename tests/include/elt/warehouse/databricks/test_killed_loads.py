@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,32 @@ def killed_at(statement: str, raw: Raw, extraction: tuple[Any, Path], then: str)
         standin.wait_for_free()
 
 
+@contextmanager
+def reading(raw: Raw) -> Iterator[list[list[Any]]]:
+    """Somebody who reads the table all the while; what they see of it, each state once.
+
+    Whatever the table holds at the end of the block is read too.
+    """
+    seen: list[list[Any]] = []
+    end = threading.Event()
+
+    def read() -> None:
+        last = False
+        while not last:
+            last = end.is_set()
+            rows = raw.rows()
+            if seen[-1:] != [rows]:
+                seen.append(rows)
+
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit(read)
+        try:
+            yield seen
+        finally:
+            end.set()
+        reader.result(60)
+
+
 def left(raw: Raw) -> list[str]:
     """Staging tables."""
     return [name for _, name, _ in raw.bench.query("SHOW TABLES IN ops LIKE 'load__*'")]
@@ -116,13 +144,16 @@ CASES: dict[str, tuple[Callable[[Raw], tuple[Any, Path]], str, tuple[int, int, i
 def test_killed_between_copy_into_and_the_one_statement(raw: Raw, case: str, then: str) -> None:
     prepare, statement, figures = CASES[case]
     extraction = with_keys(prepare(raw))
-    with killed_at(statement, raw, extraction, then):
-        assert raw.rows() == [(1, "old"), (2, "old")]
-        assert left(raw)
-    assert raw.rows() == [(1, "new"), (3, "new"), (4, "new")] if then == "run" else [(1, "old"), (2, "old")]
+    old, new = [(1, "old"), (2, "old")], [(1, "new"), (3, "new"), (4, "new")]
+    with reading(raw) as seen:
+        with killed_at(statement, raw, extraction, then):
+            assert raw.rows() == old
+            assert left(raw)
+        assert raw.rows() == (new if then == "run" else old)
 
-    result = raw.take(extraction)
+        result = raw.take(extraction)
 
+    assert seen == [old, new]
     assert not result.repeated
     assert changes(result) == figures
     assert raw.rows() == [(1, "new"), (3, "new"), (4, "new")]

@@ -155,6 +155,22 @@ def test_where_the_table_stands(pair: MakePair) -> None:
     assert {name for name, _ in state.files} == {"x'\\.csv", "y.csv"}
 
 
+def test_columns_that_a_person_has_to_approve(pair: MakePair) -> None:
+    """`on_schema_change: ask`: refused with the table as it was; once approved it is loaded as by `add`."""
+    asking = Meta(on_schema_change="ask")
+    both = pair(columns={"id": "bigint", "n": "smallint"}, policy=asking)
+    both.load([(1, 1), (2, 2)])
+    other = {"id": "bigint", "n": "bigint", "new": "date"}
+    rows = [(2, 2**40, "2026-01-01"), (3, 30, None)]
+    extractions = [raw.extract(rows, columns=other) for raw in (both.duckdb, both.databricks)]
+    kind, text = both.take(extractions)
+    assert kind == "SchemaChangeError"
+    assert "it lacks the column new date" in text
+    approved = both.take(extractions, asking.model_copy(update={"on_schema_change": "add"}))
+    assert (approved["rows_inserted"], approved["rows_updated"], approved["repeated"]) == (1, 1, False)
+    assert "it gets that type" in approved["schema_change"]
+
+
 @pytest.mark.parametrize("policy", ["fail", "add", "ignore"])
 def test_columns_that_change(pair: MakePair, policy: str) -> None:
     both = pair(columns={"id": "bigint", "n": "smallint", "old": "string"}, policy=Meta(on_schema_change=policy))

@@ -1,0 +1,28 @@
+"""What is usual about a table's rows, and what is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from include.elt.completeness import unusual, usual
+
+
+def test_the_median_is_usual_whatever_one_load_was() -> None:
+    assert usual([100, 100, 0, 101, 9000]) == 100
+    assert usual([]) is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "earlier", "found"),
+    [
+        (79, [100] * 5, "shrank: 79 rows, 100 are usual"),
+        (80, [100] * 5, None),
+        (300, [100] * 5, None),
+        (301, [100] * 5, "grew: 301 rows, 100 are usual"),
+        (1, [100] * 4, None),
+        (0, [0] * 5, None),
+        (4, [0] * 5, "grew: 4 rows, 0 are usual"),
+    ],
+)
+def test_what_is_unusual(rows: int, earlier: list[int], found: str | None) -> None:
+    assert unusual(rows, earlier) == found
