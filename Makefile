@@ -35,6 +35,11 @@ test-databricks: manifest ## the tests on a local stand-in for Databricks, in an
 	.venv/bin/python -m tests.support.databricks_standin.environment
 	.venv/bin/python -m pytest -n logical --maxprocesses 2 --dist loadfile -m databricks_standin $$(grep -rl --include="test_*.py" databricks_standin tests) $(PYTEST)
 
+test-celery: manifest ## watched dbt nodes with Celery and a real Redis, in an environment of its own (needs redis-server)
+	test -x .celery/venv/bin/python || .venv/bin/uv venv --quiet --python .venv/bin/python .celery/venv
+	.venv/bin/uv pip sync --quiet --python .celery/venv/bin/python --require-hashes requirements-image.lock
+	.venv/bin/python -m pytest -n 0 tests/include/dbt_watch/test_executors.py $(PYTEST)
+
 smoke-databricks: setup ## the shop through your workspace, in schemas of its own (docs/databricks.md; ORDERS=100000: generated)
 	.venv/bin/python -m include.elt.smoke $(if $(ORDERS),--orders $(ORDERS))
 
@@ -58,6 +63,9 @@ bench: manifest ## speed and memory: a million orders, the parse time of the DAG
 
 bench-models: setup ## dbt models in Airflow beside plain dbt build (MODELS='200 1000', RUNS=3, WAYS='ours watcher local')
 	.venv/bin/python -m benchmarks.models --models $(or $(MODELS),200) --runs $(or $(RUNS),3) --ways $(or $(WAYS),ours)
+
+bench-pipeline: manifest ## a run of jaffle_shop beside Sling and dbt by hand, and where its time goes (RUNS=5)
+	.venv/bin/python -m benchmarks.pipeline --runs $(or $(RUNS),5)
 
 bench-sources: setup ## PostgreSQL into DuckDB beside dlt and plain Sling (ROWS='1000000 10000000', RUNS=3)
 	.venv/bin/python -m benchmarks.sources --rows $(or $(ROWS),1000000) --runs $(or $(RUNS),3)

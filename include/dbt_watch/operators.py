@@ -6,7 +6,7 @@ import base64
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from airflow.sdk.exceptions import (
 from airflow.sdk.timezone import utcnow
 from airflow.triggers.base import StartTriggerArgs
 
-from include.dbt_watch.project import DbtProject, Session, selection
+from include.dbt_watch.project import Batch, DbtProject, Session, selection
 from include.dbt_watch.results import FAILED, LEFT_OUT, OK, SKIPPED, Board, Result, owners
 from include.dbt_watch.status import KEY, Publisher, Reader
 from include.dbt_watch.trigger import ANSWERED, DbtNodeTrigger, excerpt
@@ -28,6 +28,9 @@ from include.dbt_watch.verdict import BUILD_ALONE, Snapshot, verdict
 
 _DONE = "dbt_done"
 """Key of what a build has done in Airflow's store of task states, which outlives a try."""
+
+_BATCHES = "dbt_batches"
+"""Likewise of the batches that microbatch models have left undone."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,10 @@ class DbtBuild(BaseOperator):
             stale = stale_sources(dbt, plan.fresh)
             excluded += [f"source:{unique_id.removeprefix('source.')}+" for unique_id in stale]
             board, words = self._begin(dbt, plan, excluded, notes.read())
+            begun = notes.batches()
+            for unique_id, left in begun.items():
+                self.log.info("%s: %s batches are left by the try before", unique_id, len(left))
+                dbt.only_batches(unique_id, left)
             for unique_id, why in stale.items():
                 self.log.warning("%s: %s; what depends on it is not built", unique_id, why)
                 board.add(Result(unique_id, "error", why))
@@ -128,6 +135,7 @@ class DbtBuild(BaseOperator):
                     result = dbt.invoke("build", *words, *plan.options, callbacks=[publisher])
                 finally:
                     self.keep(dbt.target, context)
+            notes.write_batches(unfinished_batches(result, begun))
             nothing = plan.chosen and not board.results and not list(result.result or ())
         counts = _counts(board)
         self.log.info("dbt build: %s; %s status writes, %.2f s", counts, publisher.writes, publisher.seconds)
@@ -301,8 +309,27 @@ def stale_sources(dbt: Session, sources: Sequence[str]) -> dict[str, str]:
     return stale
 
 
+def unfinished_batches(result: Any, begun: Mapping[str, Sequence[Batch]]) -> dict[str, list[Batch]]:
+    """The batches that failed, of microbatch models of which others are built.
+
+    A model without any batch is left to be built from its beginning.
+
+    Args:
+        result: of `dbt build`.
+        begun: models of which this build was to build the rest.
+    """
+    found = {}
+    for each in getattr(result.result, "results", None) or ():
+        batches = getattr(each, "batch_results", None)
+        if batches and batches.failed and (batches.successful or each.node.unique_id in begun):
+            found[str(each.node.unique_id)] = list(batches.failed)
+    return found
+
+
 class _Notes:
     """What a build has done, kept where its next try finds it: a bit per node and test of the project.
+
+    Of a microbatch model of which some batches failed, the failed ones.
 
     Airflow's store of task states outlives a try. Clearing a task begins a new round of tries, which Airflow tells by
     another `max_tries`; what was done in the round before does not count then.
@@ -319,11 +346,28 @@ class _Notes:
 
     def read(self) -> frozenset[str]:
         """Nodes and tests that earlier tries of this round have done."""
-        found = None if self._first or self._store is None else self._store.get(_DONE)
-        if not isinstance(found, dict) or found.get("round") != self._round:
-            return frozenset()
-        bits = int.from_bytes(base64.b64decode(str(found["done"])), "big")
+        found = self._found(_DONE)
+        bits = int.from_bytes(base64.b64decode(str(found["done"])), "big") if found else 0
         return frozenset(each for number, each in enumerate(self._ids) if bits >> number & 1)
+
+    def batches(self) -> dict[str, list[Batch]]:
+        """Batches of microbatch models that the try before has left undone."""
+        found = self._found(_BATCHES)
+        return {
+            unique_id: [(datetime.fromisoformat(start), datetime.fromisoformat(end)) for start, end in left]
+            for unique_id, left in (found["batches"] if found else {}).items()
+        }
+
+    def write_batches(self, batches: Mapping[str, Sequence[Batch]]) -> None:
+        """Note the batches that are left undone."""
+        if self._store is not None and (batches or self._found(_BATCHES)):
+            texts = {name: [[each.isoformat() for each in one] for one in left] for name, left in batches.items()}
+            self._store.set(_BATCHES, {"round": self._round, "batches": texts})
+
+    def _found(self, key: str) -> dict[str, Any] | None:
+        """What the try before has noted, if it is of this round."""
+        found = None if self._first or self._store is None else self._store.get(key)
+        return found if isinstance(found, dict) and found.get("round") == self._round else None
 
     def write(self, board: Board) -> None:
         """Note what is done by now."""

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ PARSED = "partial_parse.msgpack"
 """What dbt leaves beside manifest.json: the parsed project in the form that dbt itself reads quickest."""
 
 _QUIET = ("--no-use-colors", "--no-send-anonymous-usage-stats", "--log-level-file", "none", "--no-version-check")
+
+Batch = tuple[datetime, datetime]
+"""A batch of a microbatch model: from, and to before."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class DbtProject:
             tempfile.TemporaryDirectory(prefix="dbt_") as scratch,
             self.profile.ensure_profile() as (profiles, more),
             _environment({**environment, **more}),
+            _no_semaphores_left(),
         ):
             yield Session(self, Path(scratch), profiles.parent, dict(variables or {}))
 
@@ -140,17 +145,30 @@ class Session:
         _write_results(state / "run_results.json", sorted(unique_ids), __version__)
         return ["--select", "result:skipped", "--state", str(state), "--indirect-selection", "empty"]
 
+    def only_batches(self, unique_id: str, batches: Sequence[Batch]) -> None:
+        """Have the next `dbt build` build just these batches of a microbatch model, as `dbt retry` would.
+
+        Not from the beginning either where that is asked for: it has begun.
+        """
+        from dbt.artifacts.schemas.batch_results import BatchResults
+
+        if (node := self.manifest.nodes.get(unique_id)) is not None:
+            node.previous_batch_results = BatchResults(failed=list(batches))
+            node.config.full_refresh = False
+
     def _not_reusable(self) -> str | None:
         """Take the project as it was parsed ahead of time; why that is not possible, if it is not."""
         from dbt.constants import DEFAULT_ENV_PLACEHOLDER
         from dbt.contracts.graph.manifest import Manifest
+        from dbt.parser.manifest import extended_mashumuro_decoder
         from dbt.version import __version__
 
         file = self.project.manifest.with_name(PARSED)
         if self.variables:
             return "with vars it has to be parsed again"
         try:
-            manifest = Manifest.from_msgpack(file.read_bytes())
+            # Dates, such as where a microbatch model begins, are of a type that only dbt's own decoder knows.
+            manifest = Manifest.from_msgpack(file.read_bytes(), decoder=extended_mashumuro_decoder)
         except Exception as error:  # noqa: BLE001  (dbt raises what it likes for a file of another version)
             return f"{file} cannot be read ({type(error).__name__}: {error})"
         if manifest.metadata.dbt_version != __version__:
@@ -217,6 +235,25 @@ def _write_results(file: Path, unique_ids: Sequence[str], version: str) -> None:
     results = [{**common, **more, "unique_id": each} for each in unique_ids]
     metadata = {"dbt_schema_version": schema, "dbt_version": version, "generated_at": "2026-01-01T00:00:00Z"}
     file.write_text(json.dumps({"metadata": metadata, "results": results, "elapsed_time": 0.0, "args": {}}))
+
+
+@contextmanager
+def _no_semaphores_left() -> Iterator[None]:
+    """Give back the semaphores that dbt has made within the block, by name a thing of the whole computer.
+
+    dbt's locks are made for processes that it never starts. Python would give them back at its end, but Airflow ends a
+    task's process without that (`os._exit`).
+    """
+    from multiprocessing import synchronize, util
+
+    there: dict[Any, Any] = util._finalizer_registry  # type: ignore[attr-defined]  # noqa: SLF001  (no public one)
+    before = set(there)
+    try:
+        yield
+    finally:
+        for each in [there[key] for key in list(there) if key not in before]:
+            if each._callback is synchronize.SemLock._cleanup:  # type: ignore[attr-defined]  # noqa: SLF001
+                each()
 
 
 @contextmanager

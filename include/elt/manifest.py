@@ -63,7 +63,7 @@ def changed_files() -> list[str]:
     """Files of the project that are not as they were when it was parsed: changed, new or gone."""
     stamp = MANIFEST.with_name(_FILES)
     parsed = json.loads(stamp.read_bytes()) if stamp.is_file() else {}
-    return sorted(name for name, _ in set(parsed.items()) ^ set(_files().items()))
+    return sorted({name for name, _ in set(parsed.items()) ^ set(_files().items())})
 
 
 def build_manifest(settings: Settings) -> Path:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from cosmos.config import ProfileConfig
 from include.dbt_watch.parse import GRAPH
 from include.dbt_watch.project import PARSED, SCHEMA, DbtProject, Session
 from include.elt.manifest import MANIFEST, PROJECT, build_manifest
-from include.elt.paths import DBT_PROJECT
+from include.elt.paths import DBT_PROJECT, ROOT
 from include.elt.settings import load_settings
 
 
@@ -69,3 +71,29 @@ def test_only_what_is_asked_for_is_selected(tmp_path: Path) -> None:
         result = session.invoke("list", "--quiet", "--output", "json", "--output-keys", "unique_id", *words)
 
     assert {line.split('"')[3] for line in result.result if line.startswith("{")} == wanted
+
+
+def test_a_session_leaves_no_semaphore_on_the_computer(tmp_path: Path) -> None:
+    """Airflow ends a task's process with `os._exit`, and so does this one: nothing else gives them back."""
+    program = f"""
+import os
+from pathlib import Path
+from cosmos.config import ProfileConfig
+from include.dbt_watch.project import DbtProject
+from include.elt.manifest import MANIFEST, PROJECT
+from include.elt.paths import DBT_PROJECT, ROOT
+profile = ProfileConfig(PROJECT, "duckdb", profiles_yml_filepath=DBT_PROJECT / "profiles.yml")
+environment = {{"DUCKDB_PATH": {str(tmp_path / "warehouse.duckdb")!r}}}
+with DbtProject(DBT_PROJECT, MANIFEST, profile).session(environment) as dbt:
+    dbt.invoke("list", "--quiet")
+    dbt.invoke("parse", "--quiet")
+    print("called", flush=True)
+os._exit(0)
+"""
+    build_manifest(load_settings())
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+    )
+
+    assert "called" in done.stdout
+    assert "leaked semaphore" not in done.stderr

@@ -161,8 +161,14 @@ def test_every_task_and_table_is_what_dbt_says(drill: Drill) -> None:
     drill.saw("one task cleared", run, before, "run=ok a=ok b=ok build=ok c=ok d=ok2+ e=ok")
 
     before = built()
+    drill.clear(run, "d", downstream=True)
+    expected = "run=ok a=ok b=ok build=ok c=ok d=ok3+ e=ok2+"
+    drill.saw("one task cleared with what follows", run, before, expected)
+    assert built()["d"] < built()["e"], "one after the other"
+
+    before = built()
     drill.clear(run)
-    expected = "run=ok a=ok2+ b=ok2+ build=ok2 c=ok2+ d=ok3+ e=ok2+"
+    expected = "run=ok a=ok2+ b=ok2+ build=ok2 c=ok2+ d=ok4+ e=ok3+"
     drill.saw("whole run cleared: one build again", run, before, expected)
 
     before = built()
@@ -218,6 +224,16 @@ def test_every_task_and_table_is_what_dbt_says(drill: Drill) -> None:
 
     before = built()
     run = drill.start()
+    drill.in_the_slow_model(run).kill()
+    until(lambda: drill.state(run, "dbt_build") == "up_for_retry", 60, "the build is tried again")
+    until(lambda: drill.dbt() is not None, 60, "the next try builds")
+    drill.in_the_slow_model(run).kill()
+    drill.airflow.wait(DAG, run)
+    expected = "run=failed a=ok+ b=ok+ build=failed2 c=ok+ d=ok+ e=failed"
+    drill.saw("the build is killed in each of its tries", run, before, expected)
+
+    before = built()
+    run = drill.start()
     drill.in_the_slow_model(run)
     drill.component("triggerer").kill()
     drill.airflow.wait(DAG, run)
@@ -241,6 +257,8 @@ def test_every_task_and_table_is_what_dbt_says(drill: Drill) -> None:
     width = max(len(case) for case, *_ in drill.table)
     for case, expected, seen in drill.table:
         print(f"{case:{width}}  {seen}" + ("" if seen == expected else f"\n{'':{width}}  expected: {expected}"))
+    documented = (watched.ROOT / "docs" / "dbt.md").read_text(encoding="utf-8")
+    assert [case for case, expected, _ in drill.table if f"| {case} | `{expected}` |" not in documented] == []
     assert [(case, seen) for case, _, seen in drill.table] == [(case, expected) for case, expected, _ in drill.table]
 
 

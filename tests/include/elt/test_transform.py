@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from include.elt import manifest
 from include.elt.errors import ContractError
 from include.elt.lake import slug
+from include.elt.manifest import build_manifest, changed_files
 from include.elt.settings import load_settings
 from include.elt.transform import Build, transform
 
@@ -39,6 +42,29 @@ def test_the_form_chooses_among_what_the_dag_builds(chosen: str | None, told: li
 def test_a_dag_that_loads_nothing_for_dbt_does_not_build_everything() -> None:
     with pytest.raises(ContractError, match="no source of dbt is loaded"):
         transform(load_settings(), after={})
+
+
+def test_a_build_names_what_changed_since_the_project_was_parsed(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    build_manifest(load_settings())
+    assert changed_files() == []
+    project = tmp_path / "dbt"
+    shutil.copytree(manifest.DBT_PROJECT, project)
+    (project / "models" / "marts" / "orders.sql").write_text("select 1 as order_id")
+    (project / "models" / "marts" / "orders.yml").unlink()
+    (project / "models" / "new.sql").write_text("select 1 as id")
+    monkeypatch.setattr(manifest, "DBT_PROJECT", project)
+    build = Build(load_settings(duckdb_path=tmp_path / "warehouse.duckdb"), {}, "dbt", ("source:shop.raw_orders+",))
+    monkeypatch.setattr(build, "_states", lambda *_: {})
+    context: Any = {"params": dict.fromkeys(["dry_run", "dbt_select", "full_refresh"]), "run_id": "r"}
+    context["ti"] = SimpleNamespace(dag_id="d", task_id="t", try_number=1, map_index=-1)
+
+    build.plan(context)
+
+    told = "manifest.json is older than the project: models/marts/orders.sql, models/marts/orders.yml, models/new.sql"
+    assert told in caplog.text
+    assert "`make manifest` parses the project again" in caplog.text
 
 
 class TestArtifacts:
