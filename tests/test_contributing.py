@@ -59,7 +59,7 @@ def module(root: Path, environment: dict[str, str], name: str) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
