@@ -132,7 +132,8 @@ def show_layers(target: str) -> None:
     layers = history(f"dbx-project:{target}")[: -len(base)]
     for layer in reversed(layers):
         if layer["size"]:
-            step = layer["CreatedBy"].removeprefix("/bin/sh -c ").removeprefix("#(nop) ")
+            # What buildah wrote: `|2 NAME=value … /bin/sh -c …` where there are arguments of the build.
+            step = re.sub(r"^(\|\d+ .*?)?/bin/sh -c (#\(nop\) )?", "", layer["CreatedBy"])
             table.add_row(re.sub(r"(dir|file|multi):\w+", r"\1", step)[:80], f"{layer['size'] / 1e6:,.1f}")
     table.add_row("together, on the base", f"{sum(layer['size'] for layer in layers) / 1e6:,.1f}")
     table.add_row("stand-in of the base", f"{sum(layer['size'] for layer in base) / 1e6:,.1f}")
