@@ -51,7 +51,9 @@ def write_project(folder: Path, models: Mapping[str, str], tests: Mapping[str, s
         f"name: {PROFILE}\nprofile: {PROFILE}\nversion: '1.0'\nmodels: {{+materialized: table}}\n"
         "flags: {send_anonymous_usage_stats: false}\n"
     )
+    # One thread of DuckDB's own: a model that works hard must leave a core to Airflow, which watches it.
     output = {"type": "duckdb", "path": "{{ env_var('WATCHED_WAREHOUSE') }}", "schema": "main", "threads": 4}
+    output |= {"settings": {"threads": 1}}
     output["retries"] = {"connect_attempts": 5, "retryable_exceptions": ["IOException"]}
     (project / "profiles.yml").write_text(json.dumps({PROFILE: {"target": "dev", "outputs": {"dev": output}}}))
     for kind, sqls in (("models", models), ("tests", tests)):
