@@ -13,8 +13,11 @@ ROW_GROUP = 56 * 2048
 """Rows of a row group, about; a little less than the 122,880 of a DuckDB table. A larger one would become a full and a
 tiny one there, and DuckDB writes such a table again when it closes the file, which then has twice the size."""
 
-PARQUET = f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})"
-"""How the lake's files are written."""
+PARQUET = (
+    f"(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 2, DICTIONARY_SIZE_LIMIT 5000, ROW_GROUP_SIZE {ROW_GROUP})"
+)
+"""How the lake's files are written. With DuckDB's own level (3) and dictionaries (a fifth of the row group) 3 million
+rows of 9 columns take 1.9 instead of 1.2 processor seconds, and are no smaller (66 MB)."""
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,9 @@ It goes on to the end of a row group: from files with a rest of one, DuckDB take
 _FAR = 4
 """Times that size at which a piece ends all the same."""
 
+_SPARSE = 40
+"""Bytes per quote from which on quotes are few."""
+
 _PAUSE = 0.01
 """Seconds until Sling may have written more."""
 
@@ -206,12 +209,24 @@ def _records(pieces: Iterator[bytes], label: str) -> Iterator[tuple[list[str], b
             end = _closing_quote(data, begin, max(begin, searched)) if is_quoted else data.find(b"\n", begin)
             if end < 0:
                 break
-            block = bytes(data[begin:end])
-            yield head[1].decode().split(","), block.replace(b'""', b'"') if is_quoted else block
+            with memoryview(data)[begin:end] as view:
+                block = bytes(view)
+            yield head[1].decode().split(","), _single(block) if is_quoted else block
             start = end + 1 + is_quoted
         del data[:start]
         if len(data) > LARGEST_FIELD:
             raise ExtractError(f"{label}: {TOO_LARGE} {LARGEST_FIELD:,} bytes; nothing was loaded")
+
+
+def _single(block: bytes) -> bytes:
+    """The text with each pair of quotes as one.
+
+    Where they are few, cutting at each quote takes a third of the time of a search for pairs; where they are many,
+    twice as much, and memory for the parts.
+    """
+    if len(block) > _READ or block.count(b'"') * _SPARSE > len(block):
+        return block.replace(b'""', b'"')
+    return b'"'.join(block.split(b'"')[::2])
 
 
 def _closing_quote(data: bytearray, begin: int, searched: int) -> int:

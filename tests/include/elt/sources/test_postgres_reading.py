@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import random
 import threading
@@ -21,7 +22,7 @@ from include.elt.errors import DataError, ExtractError
 from include.elt.lake import Manifest
 from include.elt.modes import Reading, Window
 from include.elt.sources import blocks
-from include.elt.sources.blocks import unwrap
+from include.elt.sources.blocks import BLOCK, unwrap
 from include.elt.sql import parquet
 
 COLUMNS = {"id": "bigint", "upd": "timestamp_ntz", "a": "string"}
@@ -445,6 +446,19 @@ class TestProof:
         ):
             with pytest.raises(ExtractError, match=f"web.users: .*{message}.*; nothing was loaded"):
                 self.unwrap(tmp_path, *sent)
+
+    @pytest.mark.parametrize(
+        "text", ['say "yes"', '"', '""', "no" * 500 + '"' + "quotes" * 500, '{"many": "of", "them": ""}']
+    )
+    def test_quotes_stay(self, tmp_path: Path, text: str) -> None:
+        """Few or many, they are no longer doubled: that is what the digest is of."""
+        lines = "\n".join(f"{number},\x01{text}\x01,1" for number in range(3))
+        digest = hashlib.sha256(lines.encode()).hexdigest()
+        blocks = tmp_path / "blocks.csv"
+        with blocks.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([BLOCK, (0, 1, 3, len(text) + 6, digest, lines)])
+        [piece] = unwrap(blocks, tmp_path, ("id", "a"), "web.users", quote="\x01")
+        assert piece.file.read_text() == f"id,a,#end\n{lines}\n"
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
