@@ -337,7 +337,7 @@ def compare(runs: int, only: list[str]) -> None:
         return not only or any(word in name for word in only)
 
     missing: dict[str, str] = {}
-    idle: dict[str, float] = {}
+    running: dict[str, psutil.Process] = {}
     with tempfile.TemporaryDirectory(prefix="pipeline_") as scratch, ExitStack() as up:
         names = [HAND, "dlt and dbt by hand", "Dagster, in a process of its own", "Dagster that is up", OURS]
         places = {name: Place(Path(scratch) / str(number)) for number, name in enumerate(names) if chosen(name)}
@@ -346,11 +346,11 @@ def compare(runs: int, only: list[str]) -> None:
         ways: dict[str, Way] = dict(zip(names, (by_hand, dlt, dagster), strict=False))
         airflow = up.enter_context(our_airflow(places[OURS])) if OURS in places else None
         if airflow:
-            ways[OURS] = partial(_ours, airflow)
+            ways[OURS], running["Airflow"] = partial(_ours, airflow), airflow.process
         if (name := names[3]) in places:
             try:
                 there = up.enter_context(real_dagster(places[name]))
-                ways[name], idle["Dagster"] = there.run, _idle(there.process)
+                ways[name], running["Dagster"] = there.run, there.process
             except UnavailableError as error:
                 missing[name] = str(error)
         costs: dict[str, list[dict[str, Cost]]] = {name: [] for name in places}
@@ -372,8 +372,7 @@ def compare(runs: int, only: list[str]) -> None:
                 CONSOLE.print(text, style="dim")
                 if number:  # the first round warms up
                     costs[name].append(steps)
-        if airflow:
-            idle["Airflow"] = _idle(airflow.process)
+        idle = {name: _idle(process) for name, process in running.items()}
         steps_of_ours = timeline(airflow) if airflow else None
     show(runs, costs, missing)
     CONSOLE.print(f"marts of every way: {wanted}")
