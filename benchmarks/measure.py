@@ -71,7 +71,7 @@ def _peak(process: psutil.Process) -> float:
     return next((int(words[1]) * 1024 / 1e6 for words in lines), 0.0)
 
 
-def sample(process: psutil.Process, processes: dict[str, float]) -> float:
+def _sample(process: psutil.Process, processes: dict[str, float]) -> float:
     """Resident memory of a process and all its descendants, in MB; each one's peak goes into `processes`."""
     total = 0
     for each in [process, *process.children(recursive=True)]:
@@ -82,6 +82,15 @@ def sample(process: psutil.Process, processes: dict[str, float]) -> float:
                 processes[name] = max(processes.get(name, 0), largest)
         except psutil.NoSuchProcess:
             continue
+    return total / 1e6
+
+
+def _own(process: psutil.Process) -> float:
+    """Memory of a process and all its descendants, in MB; what they share, as after a fork, counts once."""
+    total = 0
+    for each in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):
+            total += each.memory_full_info().pss
     return total / 1e6
 
 
@@ -111,7 +120,7 @@ def end(process: psutil.Process) -> None:
 def observe(
     process: psutil.Process, ended: Callable[[], bool], limit: float, look: Callable[[], object] = lambda: None
 ) -> Cost:
-    """What a process that is up takes until something has ended.
+    """What a process that is up takes until something has ended; its memory is looked at once a second.
 
     Args:
         process: measured with all that it started.
@@ -126,11 +135,10 @@ def observe(
     asked = started
     while time.monotonic() - asked < 1 or not ended():
         if time.monotonic() - asked >= 1:
-            asked = time.monotonic()
+            asked, peak = time.monotonic(), max(peak, _own(process))
         if asked - started > limit:
             raise TimeoutError(f"not ended after {limit:.0f} s")
         look()
-        peak = max(peak, sample(process, {}))
         time.sleep(0.2)
     return Cost(time.monotonic() - started, cpu_seconds(process) - before, peak)
 
@@ -167,7 +175,7 @@ def measure(command: Sequence[str], environment: Mapping[str, str] | None = None
                 end(tree)
                 raise TimeoutError(f"{command[0]} was killed after {limit:.0f} s")
             try:
-                peak = max(peak, sample(tree, processes))
+                peak = max(peak, _sample(tree, processes))
             except psutil.NoSuchProcess:
                 break
             time.sleep(0.02)
