@@ -57,14 +57,15 @@ lint: setup ## style of the code and of the documentation
 types: setup ## types of the code
 	.venv/bin/mypy
 
-bench: manifest ## speed and memory: a million orders, the parse time of the DAG, dbt models in Airflow beside dbt build
-	.venv/bin/python -m benchmarks.run
-	.venv/bin/python -m benchmarks.models --models 8 200
+bench: manifest ## everything about speed, 45 minutes: rows, dbt in Airflow, parsing, the pipeline (RUNS=3, ALL=1)
+	.venv/bin/python -m benchmarks.run --runs $(or $(RUNS),3)
+	.venv/bin/python -m benchmarks.models --models 8 200 1000 --runs $(or $(RUNS),3) --ways ours watcher local $(if $(ALL),--all)
+	.venv/bin/python -m benchmarks.pipeline --runs $(or $(RUNS),3)
 
-bench-models: setup ## dbt models in Airflow beside plain dbt build (MODELS='200 1000', RUNS=3, WAYS='ours watcher local')
-	.venv/bin/python -m benchmarks.models --models $(or $(MODELS),200) --runs $(or $(RUNS),3) --ways $(or $(WAYS),ours)
+bench-models: setup ## dbt models in Airflow beside plain dbt build (MODELS='200 1000', RUNS=3, WAYS='ours watcher local', ALL=1)
+	.venv/bin/python -m benchmarks.models --models $(or $(MODELS),200) --runs $(or $(RUNS),3) --ways $(or $(WAYS),ours) $(if $(ALL),--all)
 
-bench-pipeline: manifest ## a run of jaffle_shop beside Sling and dbt by hand, and where its time goes (RUNS=5)
+bench-pipeline: manifest ## a run of jaffle_shop beside Sling, dlt and Dagster, each with dbt, and where its time goes (RUNS=5)
 	.venv/bin/python -m benchmarks.pipeline --runs $(or $(RUNS),5)
 
 bench-sources: setup ## PostgreSQL into DuckDB beside dlt and plain Sling (ROWS='1000000 10000000', RUNS=3)
@@ -90,6 +91,7 @@ lock: setup ## resolve all requirements again into their lock files
 	.venv/bin/uv pip compile $(LOCK) requirements.txt -c requirements-dev.lock -o requirements.lock
 	.venv/bin/uv pip compile $(LOCK) requirements-image.txt -c requirements-dev.lock -o requirements-image.lock
 	.venv/bin/uv pip compile $(LOCK) benchmarks/dlt.txt -o benchmarks/dlt.lock
+	.venv/bin/uv pip compile $(LOCK) benchmarks/dagster.txt -o benchmarks/dagster.lock
 	.venv/bin/uv pip compile $(LOCK) $(DATABRICKS)/requirements.txt -o $(DATABRICKS)/requirements.lock
 DATABRICKS := tests/support/databricks_standin
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(UPGRADE)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,6 +53,14 @@ def median(costs: Sequence[Cost]) -> Cost:
     )
 
 
+def whole(steps: Mapping[str, Cost]) -> Cost:
+    """What all steps of a way took together."""
+    first, *others = steps.values()
+    for each in others:
+        first = each.after(first)
+    return first
+
+
 def _peak(process: psutil.Process) -> float:
     """The largest resident memory that a process ever had, in MB; the present one where the kernel does not tell."""
     try:
@@ -76,11 +85,75 @@ def _sample(process: psutil.Process, processes: dict[str, float]) -> float:
     return total / 1e6
 
 
-def measure(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Cost:
+def _own(process: psutil.Process) -> float:
+    """Memory of a process and all its descendants, in MB; what they share, as after a fork, counts once."""
+    total = 0
+    for each in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):
+            total += each.memory_full_info().pss
+    return total / 1e6
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """Processor time of a process and of what it started, the ended included."""
+    total = 0.0
+    for each in [process, *process.children(recursive=True)]:
+        try:
+            times = each.cpu_times()
+        except psutil.Error:
+            continue
+        total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
+def end(process: psutil.Process) -> None:
+    """End a process and all that it started: politely, after ten seconds by force."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        tree = [process, *process.children(recursive=True)]
+        for kill in (psutil.Process.terminate, psutil.Process.kill):
+            for each in tree:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    kill(each)
+            _, tree = psutil.wait_procs(tree, timeout=10)
+
+
+def observe(
+    process: psutil.Process, ended: Callable[[], bool], limit: float, look: Callable[[], object] = lambda: None
+) -> Cost:
+    """What a process that is up takes until something has ended; its memory is looked at once a second.
+
+    Args:
+        process: measured with all that it started.
+        ended: asked once a second.
+        limit: seconds to wait.
+        look: called five times a second.
+
+    Raises:
+        TimeoutError: it has not ended within the limit.
+    """
+    started, before, peak = time.monotonic(), cpu_seconds(process), 0.0
+    asked = started
+    while time.monotonic() - asked < 1 or not ended():
+        if time.monotonic() - asked >= 1:
+            asked, peak = time.monotonic(), max(peak, _own(process))
+        if asked - started > limit:
+            raise TimeoutError(f"not ended after {limit:.0f} s")
+        look()
+        time.sleep(0.2)
+    return Cost(time.monotonic() - started, cpu_seconds(process) - before, peak)
+
+
+def measure(command: Sequence[str], environment: Mapping[str, str] | None = None, limit: float = 3600) -> Cost:
     """Run a command to its end and measure it.
+
+    Args:
+        command: program and arguments.
+        environment: in addition to that of this process.
+        limit: seconds that it may take.
 
     Raises:
         subprocess.CalledProcessError: it failed.
+        TimeoutError: it took longer, and was killed with all that it started.
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.monotonic()
@@ -98,6 +171,9 @@ def measure(command: Sequence[str], environment: Mapping[str, str] | None = None
         tree, peak = psutil.Process(child.pid), 0.0
         processes: dict[str, float] = {}
         while child.poll() is None:
+            if time.monotonic() - started > limit:
+                end(tree)
+                raise TimeoutError(f"{command[0]} was killed after {limit:.0f} s")
             try:
                 peak = max(peak, _sample(tree, processes))
             except psutil.NoSuchProcess:

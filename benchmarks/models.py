@@ -1,6 +1,7 @@
 """Airflow's cost of a dbt project: DAG runs beside plain `dbt build`, and the parse of the DAG file.
 
-usage: python -m benchmarks.models [--models 200 1000] [--runs 3] [--ways ours watcher local] [--parse]
+usage: python -m benchmarks.models [--models 200 1000] [--runs 3] [--ways ours watcher local] [--all] [--limit SECONDS]
+       [--parse] [--parses 1000]
 
 Generated projects: layers of a fifth of the models each, every model a table that reads two of the layer before, with
 two data tests. The ways take turns, in one Airflow with LocalExecutor and PostgreSQL as its metadata database.
@@ -15,7 +16,6 @@ import json
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from typing import Any
 import psutil
 from rich.table import Table
 
-from benchmarks.measure import measure
+from benchmarks.measure import measure, observe
 from benchmarks.run import CONSOLE, STEP
 from tests.support import watched
 from tests.support.postgres import running_server
@@ -43,14 +43,21 @@ DAGS = {
 }
 """DAG file per way."""
 
+USUAL = {"watcher": 200, "local": 8}
+"""The most models with which each of Cosmos' own ways is run unasked; beyond, a run takes an hour or many."""
+
+SMALL = 50
+"""Models up to which Cosmos' own ways are warmed up and repeated; beyond they have one run."""
+
 
 @dataclass(frozen=True)
 class Took:
-    """What one run took: seconds, CPU seconds, and the number of task processes that were seen."""
+    """What one run took: seconds, CPU seconds, the number of task processes that were seen, peak memory in MB."""
 
     wall: float
     cpu: float
     workers: int
+    peak: float
 
 
 def generate(folder: Path, count: int) -> None:
@@ -108,38 +115,42 @@ def plain(folder: Path) -> Took:
     words = [str(Path(sys.executable).with_name("dbt")), "--no-use-colors", "build", "--project-dir", str(project)]
     words += ["--profiles-dir", str(project), "--target-path", str(folder / "by_hand")]
     cost = measure(words, {"WATCHED_WAREHOUSE": str(folder / "warehouse.duckdb"), "DO_NOT_TRACK": "1"})
-    return Took(cost.wall, cost.cpu, 0)
+    return Took(cost.wall, cost.cpu, 0, cost.peak)
 
 
-def airflow_run(airflow: RealAirflow, dag_id: str) -> Took:
-    """One DAG run."""
+def airflow_run(airflow: RealAirflow, dag_id: str, limit: float = 3600) -> Took:
+    """One DAG run.
+
+    Args:
+        airflow: where.
+        dag_id: its DAG.
+        limit: seconds it may take.
+
+    Raises:
+        TimeoutError: it took longer; it was marked as failed.
+        SystemExit: it did not succeed.
+    """
     airflow.client.pause(dag_id, paused=False)
-    before = _cpu(airflow.process)
     run_id = airflow.client.trigger(dag_id, {})
-    run, workers = airflow.client.run(dag_id, run_id), set()
-    ended = 0.0
-    while not ended:
-        workers |= _tasks(airflow.process)
-        if time.monotonic() % 1 < 0.2 and run.state() in ("success", "failed"):
-            ended = time.monotonic()
-        time.sleep(0.1)
+    run = airflow.client.run(dag_id, run_id)
+    workers: set[int] = set()
+    try:
+        cost = observe(
+            airflow.process,
+            lambda: run.state() in ("success", "failed"),
+            limit,
+            lambda: workers.update(_tasks(airflow.process)),
+        )
+    except TimeoutError:
+        airflow.client.call("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}", json={"state": "failed"})
+        airflow.client.pause(dag_id, paused=True)
+        until(lambda: not _tasks(airflow.process), 600, "the last task has stopped")
+        raise
     if (state := run.state()) != "success":
         raise SystemExit(f"{dag_id} {run_id}: {state}")
     told = airflow.client.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")
     first, last = (datetime.fromisoformat(told[name]) for name in ("queued_at", "end_date"))
-    return Took((last - first).total_seconds(), _cpu(airflow.process) - before, len(workers))
-
-
-def _cpu(process: psutil.Process) -> float:
-    """CPU seconds of a process and what it started, the ended included."""
-    total = 0.0
-    for each in [process, *process.children(recursive=True)]:
-        try:
-            times = each.cpu_times()
-        except psutil.Error:
-            continue
-        total += times.user + times.system + times.children_user + times.children_system
-    return total
+    return Took((last - first).total_seconds(), cost.cpu, len(workers), cost.peak)
 
 
 def _tasks(process: psutil.Process) -> set[int]:
@@ -184,30 +195,50 @@ def airflow_on(folder: Path, ways: list[str]) -> Iterator[RealAirflow]:
             yield airflow
 
 
-def runs(count: int, repeat: int, ways: list[str]) -> None:
-    """The ways beside each other."""
+def runs(count: int, repeat: int, ways: list[str], limit: float, left_out: list[str]) -> None:
+    """The ways beside each other.
+
+    Args:
+        count: models.
+        repeat: runs of each way, after one that warms up; of Cosmos' own ways one without it where models are many.
+        ways: run in Airflow, in turns with plain dbt.
+        limit: seconds that a run may take; a way that needs more is stopped and has no further ones.
+        left_out: named in the table only.
+    """
     with tempfile.TemporaryDirectory(prefix="models_") as scratch:
         folder = Path(scratch)
         generate(folder, count)
         plain(folder)  # warm
-        in_airflow = [way for way in ways if way != "dbt"]
-        took: dict[str, list[Took]] = {way: [] for way in ["dbt", *in_airflow]}
-        with airflow_on(folder, in_airflow) as airflow:
+        took: dict[str, list[Took]] = {way: [] for way in ["dbt", *ways]}
+        said = {way: f"left out; python -m benchmarks.models --models {count} --ways {way} --all" for way in left_out}
+        with airflow_on(folder, ways) as airflow:
             for number in range(repeat + 1):
                 for way in took:
+                    once = way in USUAL and count > SMALL
+                    if way in said or (once and number != repeat):
+                        continue
                     CONSOLE.print(f"{count} models, round {number} of {repeat}: {way} …", style="dim")
-                    one = plain(folder) if way == "dbt" else airflow_run(airflow, way)
+                    try:
+                        one = plain(folder) if way == "dbt" else airflow_run(airflow, way, limit)
+                    except TimeoutError:
+                        said[way] = f"stopped after {limit:.0f}"
+                        continue
                     CONSOLE.print(f"    {one}", style="dim")
                     if number:  # the first round warms up
                         took[way].append(one)
-        table = Table("way", "seconds", "of dbt build", "CPU seconds", "of dbt build", "task processes")
-        table.title = f"{count} models, {2 * count} tests, median of {repeat}"
+        table = Table("way", "seconds", "of dbt build", "CPU seconds", "of dbt build", "task processes", "runs")
+        table.title = f"{count} models, {2 * count} tests, medians"
         base = [median(getattr(each, name) for each in took["dbt"]) for name in ("wall", "cpu")]
         for way, several in took.items():
+            if way in said:
+                continue
             wall, cpu = (median(getattr(each, name) for each in several) for name in ("wall", "cpu"))
             workers = median(each.workers for each in several)
             ratios = f"{wall / base[0]:.2f}", f"{cpu / base[1]:.2f}"
-            table.add_row(way, f"{wall:.1f}", ratios[0], f"{cpu:.1f}", ratios[1], f"{workers:.0f}")
+            figures = f"{wall:.1f}", ratios[0], f"{cpu:.1f}", ratios[1], f"{workers:.0f}", f"{len(several)}"
+            table.add_row(way, *figures)
+        for way, why in said.items():
+            table.add_row(way, why)
         CONSOLE.print(table)
 
 
@@ -245,13 +276,18 @@ def main() -> None:
     parser.add_argument("--models", type=int, nargs="+", default=[200])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--ways", nargs="+", default=["ours"], choices=list(DAGS))
+    parser.add_argument("--all", action="store_true", help="Cosmos' own ways with however many models, too")
+    parser.add_argument("--limit", type=float, default=3600, help="seconds after which a run is stopped (3600)")
+    parser.add_argument("--parses", type=int, nargs="+", default=[], help="models of the parse table (as --models)")
     parser.add_argument("--parse", action="store_true", help="the parse of the DAG file only")
     options = parser.parse_args()
     CONSOLE.print(json.dumps({"cores": os.cpu_count(), "load": os.getloadavg()[0]}))
     if not options.parse:
         for count in options.models:
-            runs(count, options.runs, options.ways)
-    parses(options.models, options.runs)
+            fits = [way for way in options.ways if options.all or count <= USUAL.get(way, count)]
+            left_out = [way for way in options.ways if way not in fits]
+            runs(count, options.runs, fits, options.limit, left_out)
+    parses(options.parses or options.models, options.runs)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,8 @@ usage: python -m benchmarks.sources [--rows N ...] [--runs N] [--only WORD ...]
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -24,15 +22,14 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import Cost, measure, median
+from benchmarks.measure import Cost, measure, median, whole
+from benchmarks.others import UnavailableError, WrongResultError, programs
 from include.elt.paths import ROOT
 from include.elt.settings import load_settings
 from include.elt.sql import literal
 from tests.support.postgres import Server, installed_server, running_server
 
 STEP = [sys.executable, "-m", "benchmarks.step"]
-DLT = ROOT / "benchmarks" / ".venv-dlt"
-LOCK = ROOT / "benchmarks" / "dlt.lock"
 CONSOLE = Console(width=None if sys.stdout.isatty() else 130)
 HEADER = ("way", "seconds", "of COPY", "CPU seconds", "peak MB", "peak MB of each process")
 
@@ -56,14 +53,6 @@ value, a date. The same rows each time."""
 
 PROOF = "count(*), sum(amount)::varchar, count(DISTINCT note), sum(CASE WHEN paid THEN 1 ELSE 0 END)::varchar"
 """What has to be equal in every result, beside the largest `updated_at`."""
-
-
-class UnavailableError(Exception):
-    """Something to compare with is not there; the message says why."""
-
-
-class WrongResultError(Exception):
-    """A way brought something else than the table holds."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +91,7 @@ def ours(parallel: int, place: Place) -> dict[str, Cost]:
 
 def dlt(backend: str, place: Place) -> dict[str, Cost]:
     """A pipeline of dlt."""
-    command = [str(_others() / "python"), str(ROOT / "benchmarks" / "dlt_step.py"), backend, str(place.warehouse)]
+    command = [str(programs("dlt") / "python"), str(ROOT / "benchmarks" / "dlt_step.py"), backend, str(place.warehouse)]
     return {"": measure(command, place.environment | {"HOME": str(place.folder), "RUNTIME__DLTHUB_TELEMETRY": "false"})}
 
 
@@ -119,7 +108,7 @@ def sling(place: Place) -> dict[str, Cost]:
         "SOURCE": json.dumps(source),
         "TARGET": json.dumps(target),
         "PGPASSWORD": str(server["password"]),
-        "DUCKDB_PATH": str(_others() / "duckdb"),
+        "DUCKDB_PATH": str(programs("dlt") / "duckdb"),
         "DUCKDB_USE_INSTALLED_EXTENSIONS": "true",
         "SLING_HOME_DIR": str(place.folder),
         "SLING_TEMP_DIR": str(place.folder),
@@ -144,29 +133,6 @@ WAYS: dict[str, Way] = {
     "dlt, pyarrow": partial(dlt, "pyarrow"),
     "Sling straight into DuckDB": sling,
 }
-
-
-def _others() -> Path:
-    """Programs of the environment of dlt.lock; it is made when it is missing or old.
-
-    Raises:
-        UnavailableError: it cannot be made.
-    """
-    stamp, wanted = DLT / ".installed", hashlib.sha256(LOCK.read_bytes()).hexdigest()
-    if not stamp.is_file() or stamp.read_text() != wanted:
-        python, uv = DLT / "bin" / "python", str(Path(sys.executable).with_name("uv"))
-        shutil.rmtree(DLT, ignore_errors=True)
-        try:
-            for command in (
-                [uv, "venv", "--quiet", "--python", sys.executable, str(DLT)],
-                [uv, "pip", "sync", "--quiet", "--python", str(python), "--require-hashes", str(LOCK)],
-            ):
-                subprocess.run(command, check=True, timeout=600, capture_output=True, text=True)
-        except (OSError, subprocess.SubprocessError) as error:
-            said = str(getattr(error, "stderr", None) or error).strip().splitlines()
-            raise UnavailableError(f"not installed: {said[-1] if said else 'uv failed'}") from error
-        stamp.write_text(wanted)
-    return DLT / "bin"
 
 
 def _proven(place: Place, wanted: tuple[object, ...]) -> None:
@@ -219,28 +185,21 @@ def compare(server: Server, rows: int, runs: int, ways: Mapping[str, Way]) -> No
                 except subprocess.CalledProcessError as error:
                     raise SystemExit(f"{name}: {error}\n{error.output}") from error
             costs[name].append(steps)
-            whole = _whole(steps)
-            CONSOLE.print(f"{name}: {whole.wall:.2f} s, {whole.peak:.0f} MB")
+            took = whole(steps)
+            CONSOLE.print(f"{name}: {took.wall:.2f} s, {took.peak:.0f} MB")
     show(rows, runs, costs, missing)
-
-
-def _whole(steps: Mapping[str, Cost]) -> Cost:
-    first, *others = steps.values()
-    for each in others:
-        first = each.after(first)
-    return first
 
 
 def show(rows: int, runs: int, costs: Mapping[str, list[dict[str, Cost]]], missing: Mapping[str, str]) -> None:
     """Print the table, and the same as Markdown."""
     lines: list[tuple[str, ...]] = []
-    copied = [_whole(each).wall for each in costs.get(COPY, ())]
+    copied = [whole(each).wall for each in costs.get(COPY, ())]
     base = statistics.median(copied) if copied else None
     for name, measured in costs.items():
         if not measured:
             lines.append((name, missing.get(name, "not measured"), "", "", "", ""))
             continue
-        lines.append((name, *_figures(median([_whole(each) for each in measured]), base)))
+        lines.append((name, *_figures(median([whole(each) for each in measured]), base)))
         if len(measured[0]) > 1:
             lines += [(f"· {step}", *_figures(median([each[step] for each in measured]), base)) for step in measured[0]]
     title = f"{rows:,} rows of 9 columns, PostgreSQL → DuckDB, median of {runs}; every result proven equal"
