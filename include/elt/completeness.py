@@ -18,7 +18,7 @@ SHRUNK, GREW = 0.8, 3.0
 KEY = "completeness"
 """XCom of the task that counts: what it found, packed as include/elt/results.py packs what dbt did."""
 
-GONE = "gone: it is not in the warehouse, or cannot be read"
+GONE = "disappeared: it is not in the warehouse, or cannot be read"
 """What is said of a table that was there before."""
 
 

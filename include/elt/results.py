@@ -116,11 +116,14 @@ def trend(summarised: Mapping[str, Any]) -> dict[str, Any]:
         summarised: what `summary` gave.
 
     Returns:
-        `seconds` of each node that was built, by id, and `failed`: ids of the nodes that failed or have a failed test.
+        `seconds` of each node that was built and not skipped, by id, and `failed`: ids of the nodes that failed or have
+        a failed test.
     """
     nodes = summarised["nodes"]
     return {
-        "seconds": {node["id"]: node["seconds"] for node in nodes if "seconds" in node},
+        "seconds": {
+            node["id"]: node["seconds"] for node in nodes if "seconds" in node and node.get("status") != "skipped"
+        },
         "failed": [
             node["id"] for node in nodes if node.get("status") == "failed" or node.get("tests", {}).get("failed")
         ],

@@ -112,7 +112,7 @@ def test_why_something_failed_is_told_as_text_and_never_as_markup(page: Any) -> 
 
 
 def test_the_lineage_is_a_graph_whose_nodes_open(page: Any) -> None:
-    page.keyboard.press("5")
+    page.keyboard.press("6")
     page.locator(".graph .node").first.wait_for()
     picture(page, "lineage")
     assert page.locator(".graph .node.bad").count() >= 1, "the failed stream"
@@ -128,6 +128,24 @@ def test_reconciliation_compares_source_and_raw(page: Any) -> None:
     page.get_by_role("columnheader", name="Source rows").wait_for()
     picture(page, "reconciliation")
     assert page.locator("tr[data-key='raw.stream_2']").get_by_text("match").count() == 1
+
+
+def test_completeness_shows_raw_tables_and_marts_with_what_is_unusual_first(serve: Any) -> None:
+    chromium()
+    with serve({"streams": 3, "models": 4, "counted": True}) as server, browsing(server.url, server.token()) as page:
+        page.goto(f"{server.url}/data-platform/")
+        page.get_by_text("marts.model_2 shrank: 50 rows, 500 are usual.").wait_for()
+        page.keyboard.press("5")
+        expect(page.locator("tr[data-key]")).to_have_count(7)
+        picture(page, "completeness")
+        assert set(names(page)[:2]) == {"raw.stream_1", "marts.model_2"}, "gone, and shrunk"
+        assert "-90 %" in page.locator("tr[data-key='marts.model_2']").inner_text()
+        page.get_by_role("button", name="marts 4").click()
+        expect(page.locator("tr[data-key]")).to_have_count(4)
+        page.locator("tr[data-key='marts.model_2']").click()
+        page.locator("#drawer h2").get_by_text("model_2").wait_for()
+        assert "shrank: 50 rows" in page.locator("#drawer .problem").inner_text()
+        assert not page.faults
 
 
 def test_it_stands_in_airflows_navigation_and_links_lead_into_airflow(server: Server) -> None:
@@ -185,7 +203,7 @@ def test_nothing_yet_is_told_as_such(server: Server) -> None:
         page.goto(f"{server.url}/data-platform/?dag_id=no_such_dag")
         page.get_by_text("No streams yet").wait_for()
         picture(page, "empty")
-        page.keyboard.press("5")
+        page.keyboard.press("6")
         page.get_by_text("No lineage yet").wait_for()
 
 
@@ -201,7 +219,7 @@ def test_a_thousand_streams_and_two_thousand_models_stay_usable(serve: Any) -> N
         page.keyboard.press("3")
         page.locator("tr[data-key]").nth(100).wait_for()
         assert page.locator("tr[data-key]").count() < 1000, "rows are drawn as they come into view"
-        page.keyboard.press("5")
+        page.keyboard.press("6")
         page.locator(".graph .node").first.wait_for()
         assert page.locator(".graph .node").count() <= 200, "a large graph starts around one node"
         picture(page, "large_lineage")

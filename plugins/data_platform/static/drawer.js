@@ -24,7 +24,7 @@ export function stream(row, wrong, loads, now, close, trace) {
     h("h3", {}, "Last load"),
     facts([
       ["Loaded", row.loaded_at ? fresh(row, now) : "never"], ["Deadline", row.late_after ? `late after ${span(row.late_after)}${row.stale_after ? `, stale after ${span(row.stale_after)}` : ""}` : "none"],
-      ["Rows read", count(row.rows_read)], ["Rows loaded", count(row.rows)], ["Rejected", count(row.rejected)], ["Rows in the table", count(row.rows_total)],
+      ["Rows read", count(row.rows_read)], ["Rows loaded", count(row.rows)], ["Rejected", count(row.rejected)], ["Rows in the table", count(row.rows_total)], ["Usual rows", count(row.rows_usual)],
       ["New, changed", row.rows_inserted === null ? null : `${count(row.rows_inserted)}, ${count(row.rows_updated)}`], ["Removed", count(row.rows_deleted)], ["Duplicates", count(row.rows_duplicate)],
       ["Size", bytes(row.bytes)], ["Time", seconds(row.seconds)], ["Throughput", row.rows_per_second ? `${count(Math.round(row.rows_per_second))} rows/s` : null], ["Watermark", row.watermark],
       ["Source against raw", row.difference === null ? "not counted" : `${row.verdict}${row.difference ? ` (${count(row.difference)})` : ""}`],

@@ -122,7 +122,7 @@ class DuckDBWarehouse:
 
     def write_completeness(self, day: date, run_id: str, found: Sequence[Completeness]) -> None:
         """Write the rows of a day; see `Warehouse.write_completeness`."""
-        if not found:
+        if not found or not self.path.exists():  # a file that is lost is not made anew by a report
             return
         with connected(self.path, self.lock_timeout) as sql:
             try:
