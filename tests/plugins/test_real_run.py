@@ -353,7 +353,7 @@ def _logs_and_metrics(bench: Bench, first: str, second: str) -> None:
     assert {point.value for point in bench.points("stream.rows", **orders)} == {float(loaded["rows"])}
     assert bench.points("stream.load_time", **orders)[0].kind == "histogram"
     assert bench.points("model.tests", model="stg_payments", status="failed")
-    assert bench.points("alerts", kind="failed test", outcome="sent")
+    assert bench.points("alerts", kind="failed_test", outcome="sent")
 
 
 def _report(bench: Bench) -> None:
