@@ -118,6 +118,10 @@ def test_the_lineage_is_a_graph_whose_nodes_open(page: Any) -> None:
     assert page.locator(".graph .node.bad").count() >= 1, "the failed stream"
     page.locator(".graph .node[data-id='source.jdbt.shop.stream_3']").click()
     page.locator("#drawer h2").get_by_text("stream_3").wait_for()
+    links = [str(text) for text in page.locator("#drawer .links > *").all_inner_texts()]
+    assert links == ["Log of the failed task", "Run of the last load", "Docs", "Lineage"]
+    docs = page.locator("#drawer").get_by_role("link", name="Docs").get_attribute("href")
+    assert docs == "dbt-docs#!/source/source.jdbt.shop.stream_3"
     page.get_by_role("button", name="Lineage").click()
     page.get_by_role("button", name="Show all").wait_for()
     assert page.locator(".graph .node").count() < 30
@@ -153,6 +157,7 @@ def test_it_stands_in_airflows_navigation_and_links_lead_into_airflow(server: Se
     with browsing(server.url, server.token()) as page:
         page.goto(f"{server.url}/")
         page.get_by_label("Data platform").get_by_text("1 failed").first.wait_for()
+        assert "Problems\n4" in page.get_by_label("Data platform").first.inner_text()
         picture(page, "dashboard")
         page.get_by_role("link", name="Data", exact=True).click()
         frame = page.frame_locator("iframe")

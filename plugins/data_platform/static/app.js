@@ -175,8 +175,8 @@ function drawer() {
     return;
   }
   if (stream && (loads.of !== state.open || loads.at !== data.read)) readLoads(state.open);
-  const wrong = data.problems.filter((row) => row.target === state.open);
-  aside.replaceChildren(...(stream ? drawers.stream(stream, wrong, loads.of === state.open ? loads.found : null, now, close, trace) : drawers.node(node, wrong, now, close, trace)));
+  const wrong = data.problems.filter((row) => row.target === state.open), source = stream && data.nodes.find((row) => row.type === "source" && row.relation === stream.table);
+  aside.replaceChildren(...(stream ? drawers.stream(stream, wrong, loads.of === state.open ? loads.found : null, source, now, close, trace) : drawers.node(node, wrong, now, close, trace)));
   if (opened !== state.open) { opened = state.open; aside.scrollTop = 0; aside.querySelector("header button").focus(); }
 }
 

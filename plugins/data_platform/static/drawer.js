@@ -12,7 +12,7 @@ const troubles = (wrong, now) => wrong.map((problem) => h("div", { class: `probl
   problem.held_up ? h("div", {}, `Holds up ${problem.holds_up.join(", ")}${problem.held_up > problem.holds_up.length ? ` and ${count(problem.held_up - problem.holds_up.length)} more` : ""}.`) : null,
   problem.silenced_until ? h("div", {}, `Alerts are silenced until ${problem.silenced_until}.`) : null));
 
-export function stream(row, wrong, loads, now, close, trace) {
+export function stream(row, wrong, loads, source, now, close, trace) {
   const shown = row.failed_task ?? row.load_task;
   return [
     head(row.stream, badge(row.status), [row.replication, row.mode].filter(Boolean).join(" · "), close),
@@ -20,7 +20,7 @@ export function stream(row, wrong, loads, now, close, trace) {
     h("div", { class: "links" },
       row.run_id ? link(taskPath(row.dag_id, row.run_id, shown), row.failed_task ? "Log of the failed task" : row.status === "needs approval" ? "Answer in Airflow" : "Task", "button") : null,
       row.loaded_by ? link(runPath(row.dag_id, row.loaded_by), "Run of the last load", "button") : null,
-      h("button", { class: "button", type: "button", onclick: () => trace(row.table) }, "Lineage")),
+      source ? h("a", { class: "button", href: `dbt-docs#!/source/${source.id}` }, "Docs") : null, h("button", { class: "button", type: "button", onclick: () => trace(row.table) }, "Lineage")),
     h("h3", {}, "Last load"),
     facts([
       ["Loaded", row.loaded_at ? fresh(row, now) : "never"], ["Deadline", row.late_after ? `late after ${span(row.late_after)}${row.stale_after ? `, stale after ${span(row.stale_after)}` : ""}` : "none"],

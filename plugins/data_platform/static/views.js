@@ -24,7 +24,7 @@ export const trouble = (row) => Math.min(worst(row.status), row.tests?.failed ? 
 // How bad a problem is, as a word for the colours.
 const level = (problem) => (problem.severity === "failed" ? "failed" : "warn");
 const change = (row) => (row.rows_usual && row.rows !== null ? row.rows / row.rows_usual - 1 : null);
-const percent = (part) => (part === null ? "–" : `${part > 0 ? "+" : ""}${(100 * part).toFixed(Math.abs(part) < 0.1 ? 1 : 0)} %`);
+const percent = (part) => (part === null ? "–" : `${part > 0 ? "+" : ""}${(100 * part).toFixed(part && Math.abs(part) < 0.1 ? 1 : 0)} %`);
 const waits = (problem) => problem.holds_up.slice(0, 3).join(", ") + (problem.held_up > 3 ? ` and ${count(problem.held_up - 3)} more` : "");
 
 function tests(node) {
@@ -114,7 +114,7 @@ export const COMPLETENESS = {
     { id: "size", title: "Rows against usual", value: (row) => (row.unusual ? 0 : 1), cell: (row) => row.unusual ? h("span", { class: "status warn why", title: row.unusual }, row.unusual.split(":")[0]) : row.rows_usual === null ? h("span", { class: "status idle" }, "first count") : badge("ok", "About as many as usual") },
     { id: "rows", title: "Rows", number: true, value: (row) => row.rows, cell: (row) => count(row.rows) },
     { id: "usual", title: "Usual", number: true, hint: "Median of the rows before", value: (row) => row.rows_usual, cell: (row) => count(row.rows_usual) },
-    { id: "change", title: "Change", number: true, hint: "Rows against the usual ones", value: (row) => change(row), cell: (row) => h("span", { class: row.unusual ? "status warn" : "" }, percent(change(row))) },
+    { id: "change", title: "Change", number: true, hint: "Rows against the usual ones", value: (row) => change(row), cell: (row) => h("span", { class: row.unusual ? "warned" : row.rows === row.rows_usual ? "zero" : "" }, percent(change(row))) },
     { id: "before", title: "Rows before and now", mid: true, hint: "On up to 20 days before, or after the loads before while there are too few days; now on the right", value: (row) => row.before.length, cell: (row) => bars([row.rows, ...row.before], `Rows now and ${row.before.length} times before`) },
     { id: "updated", title: "Updated", mid: true, hint: "When it was loaded or built last", value: (row, now) => -(age(row.updated_at, now) ?? 1e12), cell: (row, now) => when(row.updated_at, now) },
     { id: "counted", title: "Counted", mid: true, hint: "When the DAG health_report counted it", value: (row, now) => -(age(row.counted_at, now) ?? 1e12), cell: (row, now) => row.counted_at ? when(row.counted_at, now) : h("span", { class: "zero" }, "by its loads") },
