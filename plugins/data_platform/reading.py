@@ -380,7 +380,7 @@ def nodes(metadata: Metadata, now: datetime) -> list[Node]:
         if not built and tests:
             status = "failed" if tests.get("failed") else "warn" if tests.get("warn") else "ok"
         times = seconds.get((dag_id, identity), {})
-        built_at = each.at
+        built_at: datetime | None = each.at
         if status == "skipped":  # what there is of it is older
             built_at = next((runs[dag_id][run] for run in times), None)
         late = seconds_of(node.get("freshness"))
