@@ -37,10 +37,11 @@ def unusual(rows: int, earlier: Sequence[int]) -> str | None:
     expected = usual(earlier)
     if expected is None or len(earlier) < ENOUGH:
         return None
+    many = f"{rows:,} row{'' if rows == 1 else 's'}"
     if rows < SHRUNK * expected:
-        return f"shrank: {rows:,} rows, {expected:,} are usual"
+        return f"shrank: {many}, {expected:,} are usual"
     if rows > GREW * max(1, expected):
-        return f"grew: {rows:,} rows, {expected:,} are usual"
+        return f"grew: {many}, {expected:,} are usual"
     return None
 
 

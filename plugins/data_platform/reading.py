@@ -158,7 +158,8 @@ def _sizes(metadata: Metadata, loaded: Iterable[Stream], graph: Iterable[Node]) 
         size = _size(count, stream.loaded_at, stream.totals)
         if stream.loaded_at is not None or (count is not None and count.rows is not None):
             what = {"table": stream.table, "target": stream.table, "dag_id": stream.dag_id, "owner": stream.owner}
-            found.append(Completeness(**what, **size, updated_at=stream.loaded_at))
+            updated_at = stream.loaded_at or (count.updated_at if count else None)
+            found.append(Completeness(**what, **size, updated_at=updated_at))
     for node in graph:
         count = metadata.counts.get(f"marts.{node.name}") if node.type == "model" and "mart" in node.tags else None
         if count is not None and (count.rows is not None or count.before):

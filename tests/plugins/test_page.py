@@ -11,6 +11,7 @@ from playwright.sync_api import expect
 
 from tests.plugins.conftest import Server
 from tests.support.browser import browsing, chromium, picture
+from tests.support.real_airflow import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -125,6 +126,23 @@ def test_the_lineage_is_a_graph_whose_nodes_open(page: Any) -> None:
     page.get_by_role("button", name="Lineage").click()
     page.get_by_role("button", name="Show all").wait_for()
     assert page.locator(".graph .node").count() < 30
+
+
+@pytest.mark.parametrize("width", [1024, 1440])
+def test_the_lineage_is_not_cut_off_where_there_is_little_room(server: Server, width: int) -> None:
+    chromium()
+    with browsing(server.url, server.token(), width=1440) as page:
+        page.goto(f"{server.url}/data-platform/#tab=lineage")
+        page.locator(".graph .node").first.wait_for()
+        page.set_viewport_size({"width": width, "height": 900})
+        fits = "graph => graph.scrollWidth <= graph.clientWidth"
+        until(lambda: page.locator(".graph").evaluate(fits), 10, "the graph fits")
+        picture(page, f"lineage_{width}")
+        boxes = page.locator(".graph .node rect.box").evaluate_all(
+            "all => all.map(box => box.getBoundingClientRect().width)"
+        )
+        assert min(boxes) >= 100
+        assert not page.faults
 
 
 def test_reconciliation_compares_source_and_raw(page: Any) -> None:

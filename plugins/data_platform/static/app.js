@@ -223,7 +223,10 @@ find("search").addEventListener("input", (event) => { clearTimeout(waiting); wai
 find("refresh").addEventListener("click", read);
 find("help").addEventListener("click", () => find("keys").showModal());
 window.addEventListener("hashchange", () => { state = parse(); show(); });
-window.addEventListener("resize", () => document.documentElement.style.setProperty("--head", `${document.querySelector(".head").offsetHeight}px`));
+window.addEventListener("resize", () => {
+  document.documentElement.style.setProperty("--head", `${document.querySelector(".head").offsetHeight}px`);
+  if (data.read && tab() === "lineage") show();
+});
 setInterval(() => { if (document.visibilityState === "visible" && !find("keys").open && document.activeElement?.tagName !== "INPUT") read(); }, EVERY);
 setInterval(() => { if (data.read) find("updated").textContent = `read ${span((Date.now() - data.read) / 1000)} ago`; }, 5000);
 theme();

@@ -51,7 +51,7 @@ export function node(row, wrong, now, close, trace) {
     facts([["Built", row.built_at && row.type !== "exposure" ? fresh(row, now) : null], ["Deadline", row.late_after ? `late after ${span(row.late_after)}` : null], ["Time", seconds(row.seconds)], ["Rows", count(row.rows)],
       ["Tests", Object.entries(row.tests).map(([status, number]) => `${number} ${status === "ok" ? "passed" : status}`).join(", ") || "none"]]),
     row.failed_tests.length ? h("h3", {}, "Tests that did not pass") : null,
-    row.failed_tests.length ? h("ul", { class: "tests" }, row.failed_tests.map((test) => h("li", {}, badge(test.status === "warn" ? "warn" : "failed"), ` ${test.name}${test.failures ? ` (${count(test.failures)} rows)` : ""}`))) : null,
+    row.failed_tests.length ? h("ul", { class: "tests" }, row.failed_tests.map((test) => h("li", {}, badge(test.status === "warn" ? "warn" : "failed"), ` ${test.name}${test.failures ? ` (${count(test.failures)} row${test.failures === 1 ? "" : "s"})` : ""}`))) : null,
     h("h3", {}, "Model"),
     facts([["Table", row.relation], ["DAG", link(dagPath(row.dag_id), row.dag_id)], ["Owner", row.owner], ["Tags", row.tags.join(", ")], ["Reads", row.depends_on.map((each) => each.split(".").slice(2).join(".")).join(", ")], ["Id", row.id]]),
   ].filter(Boolean);

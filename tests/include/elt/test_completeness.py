@@ -16,6 +16,7 @@ def test_the_median_is_usual_whatever_one_load_was() -> None:
     ("rows", "earlier", "found"),
     [
         (79, [100] * 5, "shrank: 79 rows, 100 are usual"),
+        (1, [100] * 5, "shrank: 1 row, 100 are usual"),
         (80, [100] * 5, None),
         (300, [100] * 5, None),
         (301, [100] * 5, "grew: 301 rows, 100 are usual"),
