@@ -1,10 +1,12 @@
-"""The state of the data, every morning: raw tables that are late, that grew or shrank unusually, tests that failed.
+"""The state of the data, every morning: tables that are late, that grew or shrank unusually, tests that failed.
 
 | task | what it does |
 |---|---|
-| `report` | compares the last load of each raw table with those before and with its freshness; the log has a table |
+| `measure` | counts every raw table and mart in the warehouse; writes a row for each into `ops.completeness` |
+| `report` | says what is late, unusual or failed, by that, the last loads and dbt's tests; the log has a table |
 
-What is wrong goes out as one alert (`ALERTS`), with the whole list; nothing is sent when all is well.
+What is wrong goes out as one alert (`ALERTS`), with the whole list; nothing is sent when all is well. If the warehouse
+cannot be asked, the report says so and goes by the loads alone. Run again, `measure` replaces the rows of the day.
 """
 
 from datetime import timedelta
@@ -14,7 +16,8 @@ from airflow.sdk import DAG
 
 from include.elt.alerts.deadlines import run_deadline
 from include.elt.alerts.run import report_run
-from include.elt.health import HealthReportOperator
+from include.elt.health import MEASURE, HealthReportOperator, MeasureOperator
+from include.elt.settings import load_settings
 from include.elt.tasks import DEFAULT_ARGS
 
 with DAG(
@@ -31,4 +34,5 @@ with DAG(
     tags=["elt", "operations"],
     doc_md=__doc__,
 ):
-    HealthReportOperator(task_id="report")
+    measure = MeasureOperator(task_id=MEASURE, settings=load_settings())
+    measure >> HealthReportOperator(task_id="report", trigger_rule="all_done")

@@ -16,6 +16,19 @@ from include.elt import metrics
 from include.elt.paths import ROOT
 from include.elt.settings import Settings
 from tests.support.otlp import collecting
+from tests.support.statsd import listening
+
+SEND_ALL = """
+from include.elt import metrics
+send = {
+    "counter": lambda name, tags: metrics.count(name, tags, by=3),
+    "gauge": lambda name, tags: metrics.gauge(name, 7, tags),
+    "timer": lambda name, tags: metrics.timing(name, 1.5, tags),
+}
+for name, each in metrics.METRICS.items():
+    send[each.kind](name, {tag: f"{tag} of: x,y=z" for tag in each.tags})
+"""
+"""Sends every metric once, with tags that no client could send as they are."""
 
 DOCS = ROOT / "docs"
 
@@ -38,27 +51,45 @@ def test_the_generated_documents_are_what_the_code_says(migrated_home: Path) -> 
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
 
 
+def send_all(settings: dict[str, str], home: Path) -> None:
+    """Send every metric once, in a process with settings of Airflow."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    result = subprocess.run(
+        [sys.executable, "-c", SEND_ALL],
+        cwd=ROOT,
+        env=environment | settings | {"AIRFLOW_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
+def test_every_metric_reaches_statsd_with_its_tags(tmp_path: Path) -> None:
+    with listening() as server:
+        send_all(server.environment(), tmp_path)
+
+    kinds = {"counter": ("c", 3), "gauge": ("g", 7), "timer": ("ms", 1500)}
+    assert {name: [tuple(each) for each in server.sent(name)] for name in metrics.METRICS} == {
+        name: [(kinds[each.kind][0], {tag: f"{tag}_of__x_y_z" for tag in each.tags}, kinds[each.kind][1])]
+        for name, each in metrics.METRICS.items()
+    }
+
+
+def test_without_tags_every_metric_still_reaches_statsd(tmp_path: Path) -> None:
+    with listening() as server:
+        send_all(server.environment(tags=False), tmp_path)
+
+    assert {name: [each.tags for each in server.sent(name)] for name in metrics.METRICS} == {
+        name: [{}] for name in metrics.METRICS
+    }
+
+
 def test_the_dashboard_asks_for_metrics_that_there_are_by_the_names_that_prometheus_has(tmp_path: Path) -> None:
     """Every metric is sent to a stand-in for a collector; the queries have its names, kinds and attributes."""
-    code = (
-        "from include.elt import metrics\n"
-        "send = {'counter': metrics.count, 'gauge': lambda n, t: metrics.gauge(n, 1, t), "
-        "'timer': lambda n, t: metrics.timing(n, 1, t)}\n"
-        "for name, each in metrics.METRICS.items():\n"
-        "    send[each.kind](name, {tag: 'x' for tag in each.tags})\n"
-    )
     with collecting() as collector:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-        result = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=ROOT,
-            env=environment | collector.environment() | {"AIRFLOW_HOME": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-    assert result.returncode == 0, result.stderr[-2000:]
+        send_all(collector.environment(), tmp_path)
     endings = {"sum": ("_total",), "gauge": ("",), "histogram": ("", "_sum", "_count")}
     known: dict[str, set[str]] = {}
     for name, points in collector.metrics.items():

@@ -30,7 +30,13 @@ _MADE = "<!-- Made by `make docs`; edit the code instead. -->"
 _ABOUT_METRICS = """\
 Sent through Airflow's own client beside Airflow's metrics, when `[metrics] statsd_on` or `otel_on` is set; Airflow puts
 its prefix (`airflow.`) in front. [grafana.json](grafana.json) is a dashboard on them, for Prometheus behind an
-OpenTelemetry collector: there `airflow.elt.stream.rows` is `airflow_elt_stream_rows_total`."""
+OpenTelemetry collector: there `airflow.elt.stream.rows` is `airflow_elt_stream_rows_total`.
+
+StatsD has no tags of its own. With `[metrics] statsd_influxdb_enabled`, which the image for the Helm chart sets,
+Airflow writes them behind the name (`airflow.elt.stream.rows,dag_id=jaffle_shop,…:500|c`), as Telegraf and Prometheus'
+StatsD exporter read them; without it the figures of all streams and models are one. The exporter leaves `_total` away
+and has timers in seconds. In the value of a tag, whatever is no letter, digit or one of `_.-/` becomes `_`, as in
+`failed_test`."""
 _ABOUT_LOGS = """\
 Beside what people read, a task writes these lines, as JSON in its log like all of Airflow's, with `task_id` and
 `try_number`: to be searched in whatever collects the logs (remote logging, or the containers' output)."""

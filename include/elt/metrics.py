@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -50,6 +51,9 @@ METRICS: dict[str, Metric] = {
 
 PREFIX = "elt."
 
+_UNFIT = re.compile(r"[^A-Za-z0-9_.\-/]")
+"""What no tag's value may hold: Airflow's StatsD client drops a metric with such a tag."""
+
 
 def count(name: str, tags: Mapping[str, Any] | None = None, by: int = 1) -> None:
     """Add to a counter.
@@ -76,7 +80,7 @@ def timing(name: str, seconds: float, tags: Mapping[str, Any] | None = None) -> 
 def _send(kind: Kind, name: str, value: float, tags: Mapping[str, Any] | None) -> None:
     """Hand a value to Airflow. A metric that cannot be sent is no reason for anything else to fail."""
     known = METRICS[name]
-    given = {tag: str(text) for tag, text in (tags or {}).items()}
+    given = {tag: _UNFIT.sub("_", str(text)) for tag, text in (tags or {}).items()}
     if known.kind != kind or set(given) != set(known.tags):
         raise ValueError(f"{name} is a {known.kind} with the tags {known.tags}, not a {kind} with {tuple(given)}")
     try:

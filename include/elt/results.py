@@ -116,11 +116,14 @@ def trend(summarised: Mapping[str, Any]) -> dict[str, Any]:
         summarised: what `summary` gave.
 
     Returns:
-        `seconds` of each node that was built, by id, and `failed`: ids of the nodes that failed or have a failed test.
+        `seconds` of each node that was built and not skipped, by id, and `failed`: ids of the nodes that failed or have
+        a failed test.
     """
     nodes = summarised["nodes"]
     return {
-        "seconds": {node["id"]: node["seconds"] for node in nodes if "seconds" in node},
+        "seconds": {
+            node["id"]: node["seconds"] for node in nodes if "seconds" in node and node.get("status") != "skipped"
+        },
         "failed": [
             node["id"] for node in nodes if node.get("status") == "failed" or node.get("tests", {}).get("failed")
         ],
@@ -144,18 +147,24 @@ def unpacked(text: object) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def publish(context: Mapping[str, Any], run_results: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+def publish(
+    context: Mapping[str, Any],
+    run_results: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    of_run: Mapping[str, Any] | None = None,
+) -> None:
     """Tell the results of a dbt invocation: as an XCom of the task that called dbt, as metrics, in its log.
 
     Args:
         context: Airflow's, of that task.
         run_results: dbt's run_results.json.
         manifest: dbt's manifest.json.
+        of_run: the same with the results of the run's earlier invocations; for the XCom, as the others were told them.
     """
-    told = summary(run_results, manifest)
+    told = summary(of_run or run_results, manifest)
     context["ti"].xcom_push(key=KEY, value=packed(told))
     context["ti"].xcom_push(key=TREND, value=packed(trend(told)))
-    for node in told["nodes"]:
+    for node in summary(run_results, manifest)["nodes"]:
         tags = {"dag_id": context["ti"].dag_id, "model": node["name"]}
         if "seconds" in node or "tests" in node:
             tell(

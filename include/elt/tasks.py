@@ -62,7 +62,7 @@ _APPROVE = "Approve"
 _ANSWER_WITHIN = timedelta(days=3)
 """Time for the answer to `on_schema_change: ask`; the DAG's own timeout may be shorter."""
 
-_MARGIN = timedelta(minutes=5)
+MARGIN = timedelta(minutes=5)
 """Time that Airflow grants beyond our own timeouts, which end a task with a better message."""
 
 
@@ -157,23 +157,35 @@ def pipeline_params(replication: Replication) -> dict[str, Param]:
 
 
 @contextmanager
-def _airflow_errors(context: Context) -> Iterator[None]:
-    """Fail at once where another try cannot help; let Airflow try again where it can. The page shows the reason."""
+def airflow_errors(context: Context) -> Iterator[None]:
+    """Fail at once where another try cannot help; let Airflow try again where it can. The page shows the reason.
+
+    Args:
+        context: Airflow's, of the task.
+
+    Raises:
+        EltError: the error, if trying again may help.
+        AirflowFailException: the same, if it may not.
+    """
     try:
         yield
     except EltError as error:
         text = str(redact(str(error)))[:_PROBLEM_LENGTH]
         context["ti"].xcom_push(key=PROBLEM, value={"kind": error.kind, "text": text})
-        tags = _stream_tags(context)
-        metrics.count("stream.failures", tags)
-        tell("failed", **tags, run_id=context["run_id"], kind=error.kind, text=text)
+        if isinstance(context["task"], ExtractOperator | LoadOperator):
+            tags = _stream_tags(context)
+            metrics.count("stream.failures", tags)
+            tell("failed", **tags, run_id=context["run_id"], kind=error.kind, text=text)
         if not error.final:
             raise
         raise AirflowFailException(str(error)) from None  # the message says it all; a cause would repeat it
 
 
-def _connection(name: str) -> AirflowConnection:
+def look_up(name: str) -> AirflowConnection:
     """An Airflow connection; its secrets are masked in the task's log from here on, as they are and percent-encoded.
+
+    Args:
+        name: its id.
 
     Raises:
         SettingsError: there is none of that id.
@@ -207,8 +219,8 @@ def dbt_environment(settings: Settings, context: Context) -> dict[str, str]:
     if settings.warehouse == "databricks":
         from include.elt.connections.databricks import Workspace
 
-        with _airflow_errors(context):
-            workspace = Workspace.of(_connection(settings.databricks_connection), settings.databricks_catalog)
+        with airflow_errors(context):
+            workspace = Workspace.of(look_up(settings.databricks_connection), settings.databricks_catalog)
         tags = {"project": "jdbt", **query_tags(context)}
         environment |= workspace.dbt_environment(tags, settings.dbt_timeout)
     return environment
@@ -244,7 +256,7 @@ class ExtractOperator(BaseOperator):
     def __init__(self, *, replication: Replication, stream: Stream, settings: Settings, **kwargs: Any) -> None:
         super().__init__(
             pool=EXTRACT_POOL,
-            execution_timeout=timedelta(seconds=settings.extract_timeout) + _MARGIN,
+            execution_timeout=timedelta(seconds=settings.extract_timeout) + MARGIN,
             **kwargs,
         )
         self.replication = replication
@@ -257,7 +269,7 @@ class ExtractOperator(BaseOperator):
         params = context["params"]
         if self.stream.id not in params["streams"]:
             raise AirflowSkipException(f"stream {self.stream.id} is not among the chosen streams")
-        with _airflow_errors(context):
+        with airflow_errors(context):
             span = _span(context)
             if span.is_backfill and not self.stream.has_ranges:
                 raise AirflowSkipException(
@@ -267,8 +279,8 @@ class ExtractOperator(BaseOperator):
             check_against(self.replication, contracts)
             contract = contracts[self.stream.table]
             reading = plan(self.stream, contract, span, lambda: self._state(context))
-            source = open_source(self.replication, self.stream, contract, self.settings, _connection)
-            lake = open_lake(self.settings, _connection)
+            source = open_source(self.replication, self.stream, contract, self.settings, look_up)
+            lake = open_lake(self.settings, look_up)
             self._extraction = Extraction(self.replication, self.stream, contract, self.settings, source, lake)
             manifest, location = self._extraction.run(context["run_id"], reading, dry_run=params["dry_run"])
         tell(
@@ -288,7 +300,7 @@ class ExtractOperator(BaseOperator):
         }
 
     def _state(self, context: Context) -> TableState | None:
-        warehouse = open_warehouse(self.settings, _connection, query_tags(context))
+        warehouse = open_warehouse(self.settings, look_up, query_tags(context))
         return warehouse.state(self.stream.table, self.stream.update_key)
 
     def on_kill(self) -> None:
@@ -316,7 +328,7 @@ class LoadOperator(BaseOperator):
         self.asset = raw_asset(stream.table)
         super().__init__(
             pool=WAREHOUSE_POOL,
-            execution_timeout=timedelta(seconds=settings.load_timeout + settings.wait_timeout) + _MARGIN,
+            execution_timeout=timedelta(seconds=settings.load_timeout + settings.wait_timeout) + MARGIN,
             outlets=[self.asset],
             **kwargs,
         )
@@ -360,14 +372,14 @@ class LoadOperator(BaseOperator):
             raise AirflowFailException(
                 f"{self.extract_task_id} left no extraction; clear it to extract the stream again"
             )
-        with _airflow_errors(context):
-            warehouse = open_warehouse(self.settings, _connection, query_tags(context))
+        with airflow_errors(context):
+            warehouse = open_warehouse(self.settings, look_up, query_tags(context))
             if extracted["location"] is None:
                 before = warehouse.count(self.stream.table)
                 what = _EFFECTS[extracted["mode"]].format(extracted["rows"], before or 0)
                 raise AirflowSkipException(f"dry run: {self.stream.table} {what}, {extracted['rejected']} rejected")
             contract = read_contracts()[self.stream.table]
-            lake = open_lake(self.settings, _connection)
+            lake = open_lake(self.settings, look_up)
             manifest = lake.read_manifest(extracted["location"])
             try:
                 result = warehouse.load_from(lake, extracted["location"], manifest, policy)

@@ -204,12 +204,14 @@ class Build:
             if not (target / "run_results.json").is_file():
                 return  # dbt failed before it built anything; it says so itself
             new = json.loads((target / "run_results.json").read_text(encoding="utf-8"))
+            whole = new
             if results.is_file() and self._goes_on(context):
                 again = {result["unique_id"] for result in new["results"]}
                 old = json.loads(results.read_text(encoding="utf-8"))["results"]
-                new["results"] = [result for result in old if result["unique_id"] not in again] + new["results"]
-            _replace(results, json.dumps(new).encode())
-            publish(context, new, json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
+                kept_results = [result for result in old if result["unique_id"] not in again]
+                whole = new | {"results": kept_results + new["results"]}
+            _replace(results, json.dumps(whole).encode())
+            publish(context, new, json.loads((folder / "manifest.json").read_text(encoding="utf-8")), whole)
         runs = sorted(kept.iterdir(), key=lambda run: run.stat().st_mtime_ns, reverse=True)
         for old_run in runs[self.settings.artifacts_keep :]:
             shutil.rmtree(old_run, ignore_errors=True)

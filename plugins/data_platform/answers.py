@@ -67,8 +67,8 @@ class Stream(BaseModel):
     freshness: Freshness
     history: list[int | None] = Field(description="Rows of up to 20 last loads, the newest first")
     totals: list[int | None] = Field(description="Rows of the table after each of them")
-    rows_usual: int | None = Field(None, description="Median of the rows of the table after the loads before")
-    unusual: str | None = Field(None, description="How the table grew or shrank unusually in the last load")
+    rows_usual: int | None = Field(None, description="Median of the rows of the table on the days, or loads, before")
+    unusual: str | None = Field(None, description="How the table grew or shrank unusually, or that it is gone")
 
 
 class FailedTest(BaseModel):
@@ -89,7 +89,7 @@ class Node(BaseModel):
     dag_id: str
     run_id: str | None = Field(None, description="Run in which it was built last")
     task_id: str | None = Field(None, description="Its task in Airflow")
-    built_at: datetime | None = None
+    built_at: datetime | None = Field(None, description="When it was built last; of one that is skipped, before that")
     status: NodeStatus
     seconds: float | None = None
     rows: int | None = None
@@ -110,6 +110,21 @@ class Node(BaseModel):
     late_after: int | None = None
     freshness: Freshness = "unknown"
     url: str | None = None
+
+
+class Completeness(BaseModel):
+    """How many rows a raw table or mart has, beside what it uses to have."""
+
+    table: str
+    target: str = Field(description="Raw table, or id of the node of dbt")
+    dag_id: str
+    owner: str | None = None
+    rows: int | None = Field(None, description="Its rows: as counted, or after a later load; null for one that is gone")
+    rows_usual: int | None = Field(None, description="Median of its rows before")
+    unusual: str | None = Field(None, description="How it grew or shrank unusually, or that it is gone")
+    before: list[int] = Field(description="Its rows on up to 20 days before, or after its loads before; newest first")
+    counted_at: datetime | None = Field(None, description="When health_report counted it; null if it never did")
+    updated_at: datetime | None = Field(None, description="When it was loaded or built last")
 
 
 class Run(BaseModel):
@@ -184,12 +199,21 @@ class Lineage(BaseModel):
     nodes: list[Node]
 
 
+class CompletenessOfAll(BaseModel):
+    """Answer of `/api/completeness`: raw tables, and the marts that were counted."""
+
+    now: datetime
+    total: int
+    tables: list[Completeness]
+
+
 class State(BaseModel):
     """Answer of `/api/state`: all that the page shows, read once."""
 
     now: datetime
     streams: list[Stream]
     nodes: list[Node]
+    completeness: list[Completeness]
     runs: list[Run]
     problems: list[Problem]
 

@@ -15,7 +15,17 @@ from starlette.middleware.base import RequestResponseEndpoint
 
 from plugins.data_platform import dbtdocs, reading, usage, webhook
 from plugins.data_platform.access import LOGIN, Asked
-from plugins.data_platform.answers import Health, Lineage, Loads, Models, Overview, Problems, State, Streams
+from plugins.data_platform.answers import (
+    CompletenessOfAll,
+    Health,
+    Lineage,
+    Loads,
+    Models,
+    Overview,
+    Problems,
+    State,
+    Streams,
+)
 
 STATIC = Path(__file__).with_name("static")
 
@@ -67,6 +77,12 @@ def loads(asked: Asked, table: Annotated[str, Query(min_length=1, max_length=250
 def models(asked: Asked) -> Models:
     """Every model, snapshot and seed, and every source with tests, as dbt left it. Of one DAG or run, if given."""
     return reading.models(asked)
+
+
+@api.get("/completeness")
+def completeness(asked: Asked) -> CompletenessOfAll:
+    """Rows of every raw table and mart beside what is usual, as `health_report` counts them. Of one DAG, if given."""
+    return reading.completeness(asked)
 
 
 @api.get("/lineage")

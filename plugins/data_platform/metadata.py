@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from airflow.models.asset import AssetActive, AssetEvent, AssetModel, TaskOutletAssetReference
@@ -17,6 +18,7 @@ from airflow.utils.sqlalchemy import UtcDateTime
 from sqlalchemy import ColumnElement, Executable, and_, func, literal, or_, select
 from sqlalchemy.orm import Session, aliased
 
+from include.elt.completeness import KEY as COMPLETENESS
 from include.elt.results import KEY as RESULTS
 from include.elt.results import TREND, unpacked
 
@@ -34,6 +36,9 @@ EXTRACT, LOAD = "extract", "load"
 
 PROBLEM = "problem"
 """XCom of a failed extract or load task that says why (include/elt/tasks.py)."""
+
+REPORT = "health_report"
+"""DAG that counts the tables (dags/health_report.py)."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -93,6 +98,23 @@ class Results:
     at: datetime
     content: dict[str, Any]
     task_id: str
+
+
+@dataclass(frozen=True)
+class Count:
+    """What the daily report counted of a table, and when.
+
+    Attributes:
+        at: when it was counted.
+        rows: its rows; None for a table that is gone, or was never there.
+        updated_at: when it had been loaded or built.
+        before: its rows on the days, or after the loads, before; the newest first.
+    """
+
+    at: datetime
+    rows: int | None
+    updated_at: datetime | None
+    before: tuple[int, ...]
 
 
 class Metadata:
@@ -284,6 +306,26 @@ class Metadata:
     def results(self, dag_run_ids: Collection[int]) -> list[Results]:
         """What dbt did in some runs, the newest first."""
         return self._told(RESULTS, dag_run_ids)
+
+    @cached_property
+    def counts(self) -> dict[str, Count]:
+        """What the daily report counted last, by table; nothing where one run is asked for: it says nothing of that."""
+        if REPORT not in self._readable or self._run_id is not None:
+            return {}
+        query = (
+            select(XComModel.timestamp, XComModel.value)
+            .where(XComModel.key == COMPLETENESS, XComModel.dag_id == REPORT)
+            .order_by(XComModel.timestamp.desc())
+            .limit(1)
+        )
+        found = {}
+        for at, value in self._rows(query):
+            for line in (unpacked(value) or {}).get("lines", []):
+                updated = line.get("updated_at")
+                found[str(line["table"])] = Count(
+                    at, line["rows"], datetime.fromisoformat(updated) if updated else None, tuple(line["before"])
+                )
+        return found
 
     def _told(self, key: str, dag_run_ids: Collection[int]) -> list[Results]:
         if not dag_run_ids:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from include.elt.alerts.causes import WHAT_TO_DO, Alert
 from include.elt.alerts.deadlines import span
 from include.elt.alerts.silences import Silence, SilenceError, read_silences, silenced
-from plugins.data_platform.answers import Node, Problem, Stream, Streams
+from plugins.data_platform.answers import Completeness, Node, Problem, Stream, Streams
 
 if TYPE_CHECKING:
     from plugins.data_platform.metadata import Metadata
@@ -23,22 +23,28 @@ Severity = Literal["failed", "warning"]
 
 _DIFFERS = "Find out which rows differ; a full refresh brings the table in line with its source."
 _UNUSUAL = "Find out whether the source has really changed that much; its raw table is what the source had."
+_MART = "Look at the raw tables that it reads, and at the last change of the model."
 _APPROVE = "Answer the question under Required actions of the run; until then the load waits."
 
 
-def find_problems(metadata: Metadata, loaded: Streams, graph: Iterable[Node]) -> list[Problem]:
+def find_problems(
+    metadata: Metadata, loaded: Streams, graph: Iterable[Node], sizes: Iterable[Completeness] = ()
+) -> list[Problem]:
     """The problems of streams and nodes that were read, the worst first.
 
     Args:
         metadata: asked when the runs began in which a stream failed.
         loaded: the streams.
         graph: the nodes of dbt.
+        sizes: rows of the tables; those of marts are looked at here, a stream knows its own.
     """
     nodes = list(graph)
     after = _Downstream(nodes)
     begun = _failing_since(metadata, loaded.streams)
     found = [problem for stream in loaded.streams for problem in _of_stream(stream, begun.get(stream.table), after)]
     found += [problem for node in nodes for problem in _of_node(node, after)]
+    tables = {stream.table for stream in loaded.streams}
+    found += [_of_mart(each, after) for each in sizes if each.unusual and each.table not in tables]
     explained = {problem.dag_id for problem in found if problem.severity == "failed"}
     for run in loaded.runs:
         if run.state == "failed" and run.dag_id not in explained:
@@ -93,6 +99,13 @@ def _of_stream(stream: Stream, begun: datetime | None, after: _Downstream) -> It
         text = f"Source and raw table differ by {stream.difference:,} rows."
         more = of | {"what_to_do": _DIFFERS}
         yield _problem("warning", "reconciliation", name, dag_id, text, **more)
+
+
+def _of_mart(mart: Completeness, after: _Downstream) -> Problem:
+    """That a mart grew or shrank unusually, or is gone."""
+    of: dict[str, Any] = {"target": mart.target, "owner": mart.owner, "since": mart.counted_at, "what_to_do": _MART}
+    text = f"{mart.table} {mart.unusual}."
+    return _problem("warning", "unusual size", mart.table, mart.dag_id, text, **of | after.of(mart.target))
 
 
 def _of_node(node: Node, after: _Downstream) -> Iterator[Problem]:

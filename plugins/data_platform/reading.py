@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from include.elt.completeness import unusual, usual
+from include.elt.completeness import GONE, compared_with, unusual, usual
 from include.elt.freshness import seconds_of
 from plugins.data_platform.answers import (
+    Completeness,
+    CompletenessOfAll,
     FailedTest,
     Freshness,
     Lineage,
@@ -26,7 +28,18 @@ from plugins.data_platform.answers import (
     StreamStatus,
     Verdict,
 )
-from plugins.data_platform.metadata import HISTORY, LIMIT, TRENDS, Event, LastRun, Metadata, Results, Sizes, Table
+from plugins.data_platform.metadata import (
+    HISTORY,
+    LIMIT,
+    TRENDS,
+    Count,
+    Event,
+    LastRun,
+    Metadata,
+    Results,
+    Sizes,
+    Table,
+)
 from plugins.data_platform.problems import find_problems
 
 _RUNNING = frozenset({"running", "queued", "scheduled", "deferred", "up_for_reschedule", "restarting"})
@@ -48,7 +61,16 @@ def streams(metadata: Metadata, now: datetime | None = None) -> Streams:
     states = metadata.task_states(runs.values())
     problems = metadata.problems(runs.values())
     found = [
-        _stream(table, latest.get(table.asset_id), rows.get(table.asset_id, []), runs, states, problems, now)
+        _stream(
+            table,
+            latest.get(table.asset_id),
+            rows.get(table.asset_id, []),
+            metadata.counts.get(table.name),
+            runs,
+            states,
+            problems,
+            now,
+        )
         for table in tables
     ]
     return Streams(now=now, total=len(found), streams=found, runs=[_run(run) for run in runs.values()])
@@ -86,8 +108,7 @@ def lineage(metadata: Metadata, focus: str | None, depth: int, now: datetime | N
 def problems(metadata: Metadata, now: datetime | None = None) -> Problems:
     """What is wrong, the worst first."""
     now = now or datetime.now(UTC)
-    loaded = streams(metadata, now)
-    found = find_problems(metadata, loaded, nodes(metadata, now))
+    found = state(metadata, now).problems
     return Problems(now=now, total=len(found), problems=found)
 
 
@@ -95,30 +116,83 @@ def state(metadata: Metadata, now: datetime | None = None) -> State:
     """All that the page shows."""
     now = now or datetime.now(UTC)
     loaded, graph = streams(metadata, now), nodes(metadata, now)[:LIMIT]
-    wrong = find_problems(metadata, loaded, graph)
-    return State(now=now, streams=loaded.streams, nodes=graph, runs=loaded.runs, problems=wrong)
+    sizes = _sizes(metadata, loaded.streams, graph)
+    wrong = find_problems(metadata, loaded, graph, sizes)
+    return State(now=now, streams=loaded.streams, nodes=graph, completeness=sizes, runs=loaded.runs, problems=wrong)
 
 
 def overview(metadata: Metadata, now: datetime | None = None) -> Overview:
     """The figures of the page's head."""
     now = now or datetime.now(UTC)
-    loaded, graph = streams(metadata, now), nodes(metadata, now)
-    built = _shown_models(graph, now)
+    of = state(metadata, now)
+    built = _shown_models(of.nodes, now)
     tests = [count for node in built.models for count in node.tests.items()]
     return Overview(
         now=now,
-        problems=len(find_problems(metadata, loaded, graph)),
-        streams=loaded.total,
-        streams_failed=sum(each.status == "failed" for each in loaded.streams),
-        streams_late=sum(each.freshness in ("late", "stale") for each in loaded.streams),
-        rows_rejected=sum(each.rejected or 0 for each in loaded.streams),
-        rows_last_loads=sum(each.rows or 0 for each in loaded.streams),
+        problems=len(of.problems),
+        streams=len(of.streams),
+        streams_failed=sum(each.status == "failed" for each in of.streams),
+        streams_late=sum(each.freshness in ("late", "stale") for each in of.streams),
+        rows_rejected=sum(each.rejected or 0 for each in of.streams),
+        rows_last_loads=sum(each.rows or 0 for each in of.streams),
         models=sum(each.type in _BUILT for each in built.models),
         models_failed=sum(each.status == "failed" for each in built.models),
         tests=sum(count for _, count in tests),
         tests_failed=sum(count for status, count in tests if status == "failed"),
-        runs=loaded.runs,
+        runs=of.runs,
     )
+
+
+def completeness(metadata: Metadata, now: datetime | None = None) -> CompletenessOfAll:
+    """How many rows the raw tables and marts have, beside what is usual."""
+    now = now or datetime.now(UTC)
+    found = _sizes(metadata, streams(metadata, now).streams, nodes(metadata, now)[:LIMIT])
+    return CompletenessOfAll(now=now, total=len(found), tables=found)
+
+
+def _sizes(metadata: Metadata, loaded: Iterable[Stream], graph: Iterable[Node]) -> list[Completeness]:
+    """Rows of each raw table that was ever loaded, and of each mart that was counted."""
+    found = []
+    for stream in loaded:
+        count = metadata.counts.get(stream.table)
+        size = _size(count, stream.loaded_at, stream.totals)
+        if stream.loaded_at is not None or (count is not None and count.rows is not None):
+            what = {"table": stream.table, "target": stream.table, "dag_id": stream.dag_id, "owner": stream.owner}
+            updated_at = stream.loaded_at or (count.updated_at if count else None)
+            found.append(Completeness(**what, **size, updated_at=updated_at))
+    for node in graph:
+        count = metadata.counts.get(f"marts.{node.name}") if node.type == "model" and "mart" in node.tags else None
+        if count is not None and (count.rows is not None or count.before):
+            what = {"table": f"marts.{node.name}", "target": node.id, "dag_id": node.dag_id, "owner": node.owner}
+            found.append(Completeness(**what, **_size(count, None, []), updated_at=count.updated_at))
+    return found
+
+
+def _size(count: Count | None, loaded_at: datetime | None, totals: Sequence[int | None]) -> dict[str, Any]:
+    """Rows of a table, and what they are compared with.
+
+    Args:
+        count: what was counted of it.
+        loaded_at: its last load.
+        totals: its rows after its last loads, the newest first.
+    """
+    rows = totals[0] if totals else None
+    days: Sequence[int] = ()
+    gone = False
+    if count is not None:
+        days = count.before
+        if loaded_at is None or count.at >= loaded_at:
+            rows, gone = count.rows, count.rows is None and bool(totals or days)
+        elif count.rows is not None:
+            days = (count.rows, *days)
+    before = list(compared_with(days, [total for total in totals[1:HISTORY] if total is not None]))
+    return {
+        "rows": rows,
+        "rows_usual": usual(before),
+        "unusual": GONE if gone else unusual(rows, before) if rows is not None else None,
+        "before": before,
+        "counted_at": count.at if count else None,
+    }
 
 
 def freshness(at: datetime | None, late_after: int | None, stale_after: int | None, now: datetime) -> Freshness:
@@ -137,6 +211,7 @@ def _stream(
     table: Table,
     event: Event | None,
     history: list[Sizes],
+    count: Count | None,
     runs: Mapping[str, LastRun],
     states: Mapping[tuple[str, str], str | None],
     problems: Mapping[tuple[str, str], tuple[str, str]],
@@ -155,7 +230,7 @@ def _stream(
         source = _number(extra, "rows_read")
     aside = (_number(extra, "rows_rejected") or 0) if whole else 0
     difference = total + aside - source if source is not None and total is not None else None
-    earlier = [load.total for load in history[1:HISTORY] if load.total is not None]
+    size = _size(count, event.at if event else None, [load.total for load in history])
     kind, why = problems.get(failed, ("", "")) if task else ("", "")
     return Stream(
         table=table.name,
@@ -196,8 +271,8 @@ def _stream(
         freshness=freshness(event.at if event else None, late, stale, now),
         history=[load.loaded for load in history[:HISTORY]],
         totals=[load.total for load in history[:HISTORY]],
-        rows_usual=usual(earlier),
-        unusual=unusual(total, earlier) if total is not None and len(history) > len(earlier) else None,
+        rows_usual=size["rows_usual"],
+        unusual=size["unusual"],
     )
 
 
@@ -277,11 +352,13 @@ def nodes(metadata: Metadata, now: datetime) -> list[Node]:
     for each in metadata.trends():
         newest.setdefault(each.dag_id, each.run_id)
         runs.setdefault(each.dag_id, {})[each.run_id] = each.at
+        if each.run_id == newest[each.dag_id]:
+            wanted[each.dag_run_id] = None
         for identity in each.content.get("failed", ()):
             failed.setdefault((each.dag_id, str(identity)), set()).add(each.run_id)
         for identity, duration in each.content.get("seconds", {}).items():
             times = seconds.setdefault((each.dag_id, identity), {})
-            if not times or each.run_id == newest[each.dag_id]:  # the last run that built it has its results
+            if not times:  # the last run that built it has its results
                 wanted[each.dag_run_id] = None
             times.setdefault(each.run_id, duration)
     entries: dict[tuple[str, str], tuple[Results, dict[str, Any]]] = {}
@@ -292,7 +369,7 @@ def nodes(metadata: Metadata, now: datetime) -> list[Node]:
             if known is not None and known[0].run_id == each.run_id:
                 entries[key] = (known[0], entry | known[1])
             entries.setdefault(key, (each, entry))
-    shown: dict[str, Node] = {}
+    shown: dict[str, tuple[datetime, Node]] = {}
     for (dag_id, identity), (each, node) in entries.items():
         built = node["type"] in _BUILT
         status: NodeStatus = node.get("status", "unknown")
@@ -304,6 +381,9 @@ def nodes(metadata: Metadata, now: datetime) -> list[Node]:
         if not built and tests:
             status = "failed" if tests.get("failed") else "warn" if tests.get("warn") else "ok"
         times = seconds.get((dag_id, identity), {})
+        built_at: datetime | None = each.at
+        if status == "skipped":  # what there is of it is older
+            built_at = next((runs[dag_id][run] for run in times), None)
         late = seconds_of(node.get("freshness"))
         found = Node(
             id=identity,
@@ -312,7 +392,7 @@ def nodes(metadata: Metadata, now: datetime) -> list[Node]:
             dag_id=dag_id,
             run_id=each.run_id,
             task_id=_task_of(each.task_id, node["type"], node["name"]),
-            built_at=each.at,
+            built_at=built_at,
             status=status,
             seconds=node.get("seconds"),
             rows=node.get("rows"),
@@ -333,9 +413,9 @@ def nodes(metadata: Metadata, now: datetime) -> list[Node]:
             url=node.get("url"),
         )
         other = shown.get(identity)
-        if other is None or (found.built_at or now) > (other.built_at or now):
-            shown[identity] = found
-    return sorted(shown.values(), key=lambda node: (node.type, node.name))
+        if other is None or each.at > other[0]:
+            shown[identity] = (each.at, found)
+    return sorted((node for _, node in shown.values()), key=lambda node: (node.type, node.name))
 
 
 def _task_of(told_by: str, kind: str, name: str) -> str | None:

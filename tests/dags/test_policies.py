@@ -113,7 +113,7 @@ def test_only_the_warehouse_pool_writes_to_the_warehouse(bag: Any) -> None:
     for dag_id, dag in bag["dags"].items():
         tasks = dag["tasks"]
         writers = {task_id for task_id, task in tasks.items() if task["pool"] == "warehouse"}
-        assert writers == tasks_of(dag, "LoadOperator", "DbtBuild", "DbtNode"), dag_id
+        assert writers == tasks_of(dag, "LoadOperator", "DbtBuild", "DbtNode", "MeasureOperator"), dag_id
     assert load_settings().pools()["warehouse"] == 1
 
 

@@ -14,7 +14,7 @@ def test_a_prefix_moves_what_dbt_builds_and_not_what_it_reads(warehouse: Any, ma
     result = warehouse.dbt("parse", DBT_SCHEMA_PREFIX="anna")
     assert result.returncode == 0, result.output
     plain = schemas(manifest)
-    sources = {name for name in plain if name.startswith("raw_") or name == "load_log"}
+    sources = {name for name in plain if name.startswith("raw_") or name in ("load_log", "completeness")}
     assert schemas(warehouse.manifest) == {
         name: schema if name in sources else f"anna_{schema}" for name, schema in plain.items()
     }

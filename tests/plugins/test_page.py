@@ -11,6 +11,7 @@ from playwright.sync_api import expect
 
 from tests.plugins.conftest import Server
 from tests.support.browser import browsing, chromium, picture
+from tests.support.real_airflow import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -112,15 +113,36 @@ def test_why_something_failed_is_told_as_text_and_never_as_markup(page: Any) -> 
 
 
 def test_the_lineage_is_a_graph_whose_nodes_open(page: Any) -> None:
-    page.keyboard.press("5")
+    page.keyboard.press("6")
     page.locator(".graph .node").first.wait_for()
     picture(page, "lineage")
     assert page.locator(".graph .node.bad").count() >= 1, "the failed stream"
     page.locator(".graph .node[data-id='source.jdbt.shop.stream_3']").click()
     page.locator("#drawer h2").get_by_text("stream_3").wait_for()
+    links = [str(text) for text in page.locator("#drawer .links > *").all_inner_texts()]
+    assert links == ["Log of the failed task", "Run of the last load", "Docs", "Lineage"]
+    docs = page.locator("#drawer").get_by_role("link", name="Docs").get_attribute("href")
+    assert docs == "dbt-docs#!/source/source.jdbt.shop.stream_3"
     page.get_by_role("button", name="Lineage").click()
     page.get_by_role("button", name="Show all").wait_for()
     assert page.locator(".graph .node").count() < 30
+
+
+@pytest.mark.parametrize("width", [1024, 1440])
+def test_the_lineage_is_not_cut_off_where_there_is_little_room(server: Server, width: int) -> None:
+    chromium()
+    with browsing(server.url, server.token(), width=1440) as page:
+        page.goto(f"{server.url}/data-platform/#tab=lineage")
+        page.locator(".graph .node").first.wait_for()
+        page.set_viewport_size({"width": width, "height": 900})
+        fits = "graph => graph.scrollWidth <= graph.clientWidth"
+        until(lambda: page.locator(".graph").evaluate(fits), 10, "the graph fits")
+        picture(page, f"lineage_{width}")
+        boxes = page.locator(".graph .node rect.box").evaluate_all(
+            "all => all.map(box => box.getBoundingClientRect().width)"
+        )
+        assert min(boxes) >= 100
+        assert not page.faults
 
 
 def test_reconciliation_compares_source_and_raw(page: Any) -> None:
@@ -130,11 +152,30 @@ def test_reconciliation_compares_source_and_raw(page: Any) -> None:
     assert page.locator("tr[data-key='raw.stream_2']").get_by_text("match").count() == 1
 
 
+def test_completeness_shows_raw_tables_and_marts_with_what_is_unusual_first(serve: Any) -> None:
+    chromium()
+    with serve({"streams": 3, "models": 4, "counted": True}) as server, browsing(server.url, server.token()) as page:
+        page.goto(f"{server.url}/data-platform/")
+        page.get_by_text("marts.model_2 shrank: 50 rows, 500 are usual.").wait_for()
+        page.keyboard.press("5")
+        expect(page.locator("tr[data-key]")).to_have_count(7)
+        picture(page, "completeness")
+        assert set(names(page)[:2]) == {"raw.stream_1", "marts.model_2"}, "gone, and shrunk"
+        assert "-90 %" in page.locator("tr[data-key='marts.model_2']").inner_text()
+        page.get_by_role("button", name="marts 4").click()
+        expect(page.locator("tr[data-key]")).to_have_count(4)
+        page.locator("tr[data-key='marts.model_2']").click()
+        page.locator("#drawer h2").get_by_text("model_2").wait_for()
+        assert "shrank: 50 rows" in page.locator("#drawer .problem").inner_text()
+        assert not page.faults
+
+
 def test_it_stands_in_airflows_navigation_and_links_lead_into_airflow(server: Server) -> None:
     chromium()
     with browsing(server.url, server.token()) as page:
         page.goto(f"{server.url}/")
         page.get_by_label("Data platform").get_by_text("1 failed").first.wait_for()
+        assert "Problems\n4" in page.get_by_label("Data platform").first.inner_text()
         picture(page, "dashboard")
         page.get_by_role("link", name="Data", exact=True).click()
         frame = page.frame_locator("iframe")
@@ -185,7 +226,7 @@ def test_nothing_yet_is_told_as_such(server: Server) -> None:
         page.goto(f"{server.url}/data-platform/?dag_id=no_such_dag")
         page.get_by_text("No streams yet").wait_for()
         picture(page, "empty")
-        page.keyboard.press("5")
+        page.keyboard.press("6")
         page.get_by_text("No lineage yet").wait_for()
 
 
@@ -201,7 +242,7 @@ def test_a_thousand_streams_and_two_thousand_models_stay_usable(serve: Any) -> N
         page.keyboard.press("3")
         page.locator("tr[data-key]").nth(100).wait_for()
         assert page.locator("tr[data-key]").count() < 1000, "rows are drawn as they come into view"
-        page.keyboard.press("5")
+        page.keyboard.press("6")
         page.locator(".graph .node").first.wait_for()
         assert page.locator(".graph .node").count() <= 200, "a large graph starts around one node"
         picture(page, "large_lineage")

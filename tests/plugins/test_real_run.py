@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import duckdb
 import httpx
 import pytest
 
@@ -326,6 +327,7 @@ def test_a_run_and_a_failing_test_are_told_and_shown(bench: Bench) -> None:
     models = {each["name"]: each for each in bench.api("models", dag_id="jaffle_shop")["models"]}
     assert models["stg_payments"]["tests"]["failed"] == 1
     assert models["orders"]["status"] in ("skipped", "not run")
+    assert models["orders"]["built_at"] < models["stg_payments"]["built_at"], "by the first run"
     nodes = bench.api("lineage", dag_id="jaffle_shop")["nodes"]
     assert "Shop overview" in {each["name"] for each in nodes if each["type"] == "exposure"}
     [problem] = bench.api("problems", dag_id="jaffle_shop")["problems"]
@@ -353,11 +355,13 @@ def _logs_and_metrics(bench: Bench, first: str, second: str) -> None:
     assert {point.value for point in bench.points("stream.rows", **orders)} == {float(loaded["rows"])}
     assert bench.points("stream.load_time", **orders)[0].kind == "histogram"
     assert bench.points("model.tests", model="stg_payments", status="failed")
-    assert bench.points("alerts", kind="failed test", outcome="sent")
+    assert bench.points("alerts", kind="failed_test", outcome="sent")
 
 
 def _report(bench: Bench) -> None:
-    """The daily report, with a table that became late and shrank: one message, and a table in the log."""
+    """The daily report, with a table that became late and shrank: one message, a table in the log, a row per table."""
+    with duckdb.connect(str(bench.deployment.warehouse)) as sql:
+        sql.execute("CREATE TABLE raw.raw_users AS SELECT * FROM range(20)")
     call = bench.airflow.client.call
     [users] = call("GET", "/assets?name_pattern=raw.raw_users")["assets"]
     for rows in (100, 101, 99, 100, 100, 100, 20):
@@ -378,10 +382,32 @@ def _report(bench: Bench) -> None:
     folder = bench.airflow.home / "logs/dag_id=health_report" / f"run_id={run}" / "task_id=report"
     [log] = folder.glob("*.log")
     table = next(
-        each["event"] for each in map(json.loads, log.read_text().splitlines()) if "loads before" in each["event"]
+        each["event"] for each in map(json.loads, log.read_text().splitlines()) if "rows before" in each["event"]
     )
     [row] = [line.split() for line in table.splitlines() if line.startswith("raw.raw_users")]
     assert row[2:11] == ["20", "100", "-80%", "100", "100", "100", "99", "101", "100"][: len(row[2:11])]
+    _history(bench, run)
+
+
+def _history(bench: Bench, run: str) -> None:
+    """The completeness history: on the page as in the warehouse, and counting again doubles nothing."""
+    counted = "SELECT table_name, rows, findings FROM ops.completeness ORDER BY 1"
+    before = bench.deployment.query(counted)
+    rows = {table: number for table, number, _ in before}
+    assert bench.deployment.query("SELECT count(*) FROM marts.orders") == [(rows["marts.orders"],)]
+    assert (rows["raw.raw_users"], rows["raw.stock_levels"]) == (20, 1)
+    told = {each["table"]: each for each in bench.api("completeness")["tables"]}
+    assert told["marts.orders"]["rows"] == rows["marts.orders"]
+    assert told["marts.orders"]["counted_at"]
+    assert told["raw.raw_users"]["unusual"] == "shrank: 20 rows, 100 are usual"
+    bench.airflow.clear("health_report", run, ["measure"])
+    assert bench.airflow.states("health_report", run) == {"measure": "success", "report": "success"}
+    assert [row[:2] for row in bench.deployment.query(counted)] == [row[:2] for row in before]
+    chromium()
+    with browsing(bench.airflow.url, bench.token()) as page:
+        page.goto(f"{bench.airflow.url}/data-platform/#tab=completeness")
+        page.locator("tr[data-key='marts.orders']").wait_for()
+        picture(page, "real_completeness")
 
 
 def _look(bench: Bench, run_id: str) -> None:
@@ -396,6 +422,9 @@ def _look(bench: Bench, run_id: str) -> None:
         frame.get_by_role("tab", name="Models").click()
         frame.locator("tr[data-key='model.jdbt.stg_payments']").get_by_text("1 failed").wait_for()
         picture(page, "real_run_tab_failed")
+        frame.get_by_role("tab", name="Problems").click()
+        frame.locator("tr[data-opens='model.jdbt.stg_payments']").wait_for()
+        picture(page, "real_run_tab_problems")
         frame.get_by_role("tab", name="Lineage").click()
         frame.locator(".graph .node.bad").first.wait_for()
         picture(page, "real_lineage_failed")
@@ -405,9 +434,17 @@ def _look(bench: Bench, run_id: str) -> None:
         page.frame_locator("iframe").get_by_role("tab", name="Streams").click()
         page.frame_locator("iframe").locator("tr[data-key='raw.raw_orders']").wait_for()
         picture(page, "real_streams")
+        for name in ("Models", "Reconciliation", "Lineage"):
+            page.frame_locator("iframe").get_by_role("tab", name=name).click()
+            page.frame_locator("iframe").locator("tr[data-key], .graph .node").first.wait_for()
+            picture(page, f"real_{name.lower()}")
     with browsing(bench.airflow.url, bench.token(), dark=True) as page:
         page.goto(f"{bench.airflow.url}/plugin/data-platform#tab=lineage")
         frame = page.frame_locator("iframe")
         frame.get_by_role("tab", name="Lineage").click()
         frame.locator(".graph .node").first.wait_for()
         picture(page, "real_dark")
+        frame.get_by_role("tab", name="Problems").click()
+        frame.locator("tr[data-opens='model.jdbt.stg_payments']").first.click()
+        frame.locator("#drawer .problem").first.wait_for()
+        picture(page, "real_dark_failed")

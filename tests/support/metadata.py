@@ -17,6 +17,9 @@ NOW = datetime.now(UTC)
 FAILED = {"stream": 3, "model": 5}
 """Which stream and which model fail in the last run of a seeded DAG."""
 
+SHRUNK, GONE = 2, 1
+"""Which model has a tenth of its rows, and which stream no table any more, where the tables were counted."""
+
 EVIL = "<img src=x onerror=window.pwned=1>"
 """What must be shown as text, wherever it comes from."""
 
@@ -31,6 +34,7 @@ class Plan:
     models: int = 8
     results: int = 12
     serialized: bool = False
+    counted: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -255,6 +259,43 @@ def fill(session: Any, plan: Plan) -> None:
         if plan.serialized:
             session.flush()
             _serialize(dag_id, session)
+    if plan.counted:
+        _count(session, plan, write)
+
+
+def _count(session: Any, plan: Plan, write: Any) -> None:
+    """What the DAG health_report counted five minutes ago: streams and models on twenty days."""
+    from airflow.models.dag import DagModel
+    from airflow.models.dagrun import DagRun
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.models.xcom import XComModel
+    from sqlalchemy import select
+
+    from include.elt.completeness import KEY
+    from include.elt.results import packed
+
+    at, dag_id = NOW - timedelta(minutes=5), "health_report"
+    tables = [(f"raw.stream_{n}", None if n == GONE else 500) for n in range(plan.streams)]
+    tables += [(f"marts.model_{n}", 50 if n == SHRUNK else 500) for n in range(plan.models)]
+    lines = [
+        {
+            "table": table,
+            "rows": rows,
+            "updated_at": (at - timedelta(hours=1)).isoformat(),
+            "rows_usual": 500,
+            "before": [500] * 20,
+            "findings": [],
+        }
+        for table, rows in tables
+    ]
+    paused = {"bundle_name": "seeded", "is_stale": False, "is_paused": False}
+    write(DagModel, [{"dag_id": dag_id, **paused, **_defaults()}])
+    [run] = _runs(dag_id, 1)
+    write(DagRun, [run])
+    write(TaskInstance, [_instance(dag_id, run["run_id"], "measure", "success", at)])
+    number = session.scalar(select(DagRun.id).where(DagRun.dag_id == dag_id))
+    told = _xcom(number, run, "measure", KEY, packed({"lines": lines}))
+    write(XComModel, [told | {"timestamp": at}])
 
 
 def _serialize(dag_id: str, session: Any) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Protocol
 
 from include.elt.connections import AirflowConnection
@@ -16,6 +17,12 @@ _DEFAULT = Meta()
 
 LOAD_LOG = "ops.load_log"
 """Table with a row for every load, written in the transaction of the load itself."""
+
+COMPLETENESS = "ops.completeness"
+"""Table with a row per day and table: how many rows it has, how many are usual, what is wrong with it."""
+
+DAYS = 20
+"""Days of it that are compared."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,38 @@ class TableState:
     files: frozenset[tuple[str, str]]
 
 
+@dataclass(frozen=True)
+class Counted:
+    """How many rows a table has, and had.
+
+    Attributes:
+        rows: its rows now; None when it does not exist, or cannot be read.
+        earlier: its rows on up to `DAYS` days before, by `ops.completeness`, the newest first.
+    """
+
+    rows: int | None
+    earlier: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Completeness:
+    """What `ops.completeness` says of a table on one day.
+
+    Attributes:
+        table: schema and name of a raw table or mart, the same in every environment.
+        rows: its rows; None for one that is gone.
+        rows_usual: the median of the days before; None without any.
+        updated_at: when it was last loaded or built; None if that is not known.
+        findings: what is wrong with it; nothing, if all is well.
+    """
+
+    table: str
+    rows: int | None
+    rows_usual: int | None
+    updated_at: datetime | None
+    findings: tuple[str, ...]
+
+
 class Warehouse(Protocol):
     """What every warehouse of the product can do."""
 
@@ -104,6 +143,33 @@ class Warehouse(Protocol):
 
     def count(self, table: str) -> int | None:
         """Rows of a table; None when it does not exist."""
+
+    def count_all(self, tables: Mapping[str, str], day: date) -> dict[str, Counted]:
+        """Rows of tables or views, now and on the days before one.
+
+        Args:
+            tables: schema and name of each in the warehouse, by the name that it has in `ops.completeness`.
+            day: the day; its own row there does not count as earlier.
+
+        Raises:
+            LoadError: the warehouse cannot be read.
+            WarehouseBusyError: the warehouse is held by another process for too long, or cannot be reached.
+            WarehouseRefusedError: it lets us in no further.
+        """
+
+    def write_completeness(self, day: date, run_id: str, found: Sequence[Completeness]) -> None:
+        """Write the rows of a day into `ops.completeness`, in the place of those that it has of that day.
+
+        Args:
+            day: the day.
+            run_id: Airflow run that counted.
+            found: a row per table; without any, nothing is written.
+
+        Raises:
+            LoadError: they could not be written; the table is as before.
+            WarehouseBusyError: the warehouse is held by another process for too long, or cannot be reached.
+            WarehouseRefusedError: it lets us in no further.
+        """
 
 
 def open_warehouse(

@@ -1,17 +1,17 @@
 // The page: what is shown is in the address (after #), so that a link shows the same to somebody else.
 import { age, badge, compact, count, h, kind, span } from "./format.js";
-import { MODELS, PROBLEMS, RECONCILIATION, STREAMS, skeleton, table } from "./views.js";
+import { COMPLETENESS, MODELS, PROBLEMS, RECONCILIATION, STREAMS, skeleton, table } from "./views.js";
 import { dagPath, link, runPath } from "./links.js";
 import * as drawers from "./drawer.js";
 import { around, connect, draw } from "./graph.js";
 
-const TABLES = { problems: PROBLEMS, streams: STREAMS, models: MODELS, reconciliation: RECONCILIATION };
-const TABS = ["problems", "streams", "models", "reconciliation", "lineage"];
+const TABLES = { problems: PROBLEMS, streams: STREAMS, models: MODELS, reconciliation: RECONCILIATION, completeness: COMPLETENESS };
+const TABS = ["problems", "streams", "models", "reconciliation", "completeness", "lineage"];
 const EVERY = 30000, WHOLE = 120;
 const find = (id) => document.getElementById(id);
 const asked = new URLSearchParams(location.search);
 const scope = { dag: asked.get("dag_id"), run: asked.get("run_id") };
-const data = { problems: [], streams: [], models: [], nodes: [], runs: [], now: Date.now(), read: null, error: null };
+const data = { problems: [], streams: [], models: [], completeness: [], nodes: [], runs: [], now: Date.now(), read: null, error: null };
 let state = parse();
 
 function parse() {
@@ -65,7 +65,7 @@ async function read() {
   find("refresh").disabled = true;
   try {
     const found = await get("state");
-    Object.assign(data, { problems: found.problems, streams: found.streams, runs: found.runs, nodes: found.nodes, models: found.nodes.filter((node) => ["model", "snapshot", "seed"].includes(node.type) || Object.keys(node.tests).length), now: Date.parse(found.now), read: Date.now(), error: null });
+    Object.assign(data, { problems: found.problems, streams: found.streams, completeness: found.completeness, runs: found.runs, nodes: found.nodes, models: found.nodes.filter((node) => ["model", "snapshot", "seed"].includes(node.type) || Object.keys(node.tests).length), now: Date.parse(found.now), read: Date.now(), error: null });
   } catch (error) {
     data.error = { text: error instanceof TypeError ? "The API server cannot be reached." : error.message, final: error instanceof Refused };
   }
@@ -124,13 +124,14 @@ function body() {
   if (all.length === 0 && view === PROBLEMS && data.streams.length) return empty("All is well", `${count(data.streams.length)} streams are loaded and in time, ${count(data.models.length)} models and sources have passed their tests.`);
   if (all.length === 0) {
     const of = scope.run ? "This run has" : scope.dag ? "This DAG has" : "There are";
+    if (tab() === "completeness" && data.streams.length) return empty("No rows yet", `${of} no tables with rows. They appear when a stream is loaded, or the DAG health_report has counted.`);
     return tab() === "models"
       ? empty("No models yet", `${of} no results of dbt. They appear when a run has built its models.`)
       : empty("No streams yet", scope.run ? "This DAG loads no raw tables." : `${of} no streams. Add a replication under include/replications and a DAG that loads it, and it appears here before its first load.`);
   }
   const words = state.search.toLowerCase().split(/\s+/).filter(Boolean), filter = view.filters[state.filter];
   const rows = all.filter((row) => (!filter || filter(row)) && words.every((word) => view.text(row).toLowerCase().includes(word)));
-  if (rows.length === 0) return empty("No match", `None of ${count(all.length)} ${view.name === "reconciliation" ? "streams" : view.name} fits.`, h("button", { class: "button", type: "button", onclick: () => change({ search: "", filter: "" }) }, "Show all"));
+  if (rows.length === 0) return empty("No match", `None of ${count(all.length)} ${{ reconciliation: "streams", completeness: "tables" }[view.name] ?? view.name} fits.`, h("button", { class: "button", type: "button", onclick: () => change({ search: "", filter: "" }) }, "Show all"));
   return table(view, rows, state, data.now + (Date.now() - data.read), { sort, open: (key) => change({ open: state.open === key ? null : key || null }) });
 }
 
@@ -174,8 +175,8 @@ function drawer() {
     return;
   }
   if (stream && (loads.of !== state.open || loads.at !== data.read)) readLoads(state.open);
-  const wrong = data.problems.filter((row) => row.target === state.open);
-  aside.replaceChildren(...(stream ? drawers.stream(stream, wrong, loads.of === state.open ? loads.found : null, now, close, trace) : drawers.node(node, wrong, now, close, trace)));
+  const wrong = data.problems.filter((row) => row.target === state.open), source = stream && data.nodes.find((row) => row.type === "source" && row.relation === stream.table);
+  aside.replaceChildren(...(stream ? drawers.stream(stream, wrong, loads.of === state.open ? loads.found : null, source, now, close, trace) : drawers.node(node, wrong, now, close, trace)));
   if (opened !== state.open) { opened = state.open; aside.scrollTop = 0; aside.querySelector("header button").focus(); }
 }
 
@@ -213,7 +214,7 @@ document.addEventListener("keydown", (event) => {
   }
   if (typing) { if (event.target === search && (event.key === "Enter" || event.key === "ArrowDown")) { event.preventDefault(); step(1); } return; }
   const act = { "/": () => { if (tab() !== "lineage") search.focus(); }, r: read, "?": () => find("keys").showModal(), ArrowDown: () => step(1), j: () => step(1), ArrowUp: () => step(-1), k: () => step(-1) }[event.key]
-    ?? (/^[1-5]$/.test(event.key) ? () => change({ tab: TABS[Number(event.key) - 1], filter: "", sort: null, open: null }) : null)
+    ?? (/^[1-6]$/.test(event.key) ? () => change({ tab: TABS[Number(event.key) - 1], filter: "", sort: null, open: null }) : null)
     ?? (event.key === "Enter" && event.target.dataset?.key ? () => change({ open: event.target.dataset.opens || null }) : null);
   if (act) { event.preventDefault(); act(); }
 });
@@ -222,7 +223,10 @@ find("search").addEventListener("input", (event) => { clearTimeout(waiting); wai
 find("refresh").addEventListener("click", read);
 find("help").addEventListener("click", () => find("keys").showModal());
 window.addEventListener("hashchange", () => { state = parse(); show(); });
-window.addEventListener("resize", () => document.documentElement.style.setProperty("--head", `${document.querySelector(".head").offsetHeight}px`));
+window.addEventListener("resize", () => {
+  document.documentElement.style.setProperty("--head", `${document.querySelector(".head").offsetHeight}px`);
+  if (data.read && tab() === "lineage") show();
+});
 setInterval(() => { if (document.visibilityState === "visible" && !find("keys").open && document.activeElement?.tagName !== "INPUT") read(); }, EVERY);
 setInterval(() => { if (data.read) find("updated").textContent = `read ${span((Date.now() - data.read) / 1000)} ago`; }, 5000);
 theme();

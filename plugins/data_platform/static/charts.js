@@ -24,7 +24,7 @@ export function line(values, label) {
   chart.append(svg("line", { class: "base", x1: 0, x2: width, y1: height - 1, y2: height - 1 }));
   if (points.length > 1) chart.append(svg("polyline", { points: points.map((point) => at(point).map((n) => n.toFixed(1)).join(",")).join(" ") }));
   const [x, y] = at(points[points.length - 1]);
-  chart.append(svg("circle", { cx: points.length > 1 ? x : width - 4, cy: y, r: 2.2 }));
+  chart.append(svg("circle", { cx: values.length > 1 ? x : width - 4, cy: y, r: 2.2 }));
   return chart;
 }
 

@@ -12,7 +12,7 @@ const troubles = (wrong, now) => wrong.map((problem) => h("div", { class: `probl
   problem.held_up ? h("div", {}, `Holds up ${problem.holds_up.join(", ")}${problem.held_up > problem.holds_up.length ? ` and ${count(problem.held_up - problem.holds_up.length)} more` : ""}.`) : null,
   problem.silenced_until ? h("div", {}, `Alerts are silenced until ${problem.silenced_until}.`) : null));
 
-export function stream(row, wrong, loads, now, close, trace) {
+export function stream(row, wrong, loads, source, now, close, trace) {
   const shown = row.failed_task ?? row.load_task;
   return [
     head(row.stream, badge(row.status), [row.replication, row.mode].filter(Boolean).join(" · "), close),
@@ -20,11 +20,11 @@ export function stream(row, wrong, loads, now, close, trace) {
     h("div", { class: "links" },
       row.run_id ? link(taskPath(row.dag_id, row.run_id, shown), row.failed_task ? "Log of the failed task" : row.status === "needs approval" ? "Answer in Airflow" : "Task", "button") : null,
       row.loaded_by ? link(runPath(row.dag_id, row.loaded_by), "Run of the last load", "button") : null,
-      h("button", { class: "button", type: "button", onclick: () => trace(row.table) }, "Lineage")),
+      source ? h("a", { class: "button", href: `dbt-docs#!/source/${source.id}` }, "Docs") : null, h("button", { class: "button", type: "button", onclick: () => trace(row.table) }, "Lineage")),
     h("h3", {}, "Last load"),
     facts([
       ["Loaded", row.loaded_at ? fresh(row, now) : "never"], ["Deadline", row.late_after ? `late after ${span(row.late_after)}${row.stale_after ? `, stale after ${span(row.stale_after)}` : ""}` : "none"],
-      ["Rows read", count(row.rows_read)], ["Rows loaded", count(row.rows)], ["Rejected", count(row.rejected)], ["Rows in the table", count(row.rows_total)],
+      ["Rows read", count(row.rows_read)], ["Rows loaded", count(row.rows)], ["Rejected", count(row.rejected)], ["Rows in the table", count(row.rows_total)], ["Usual rows", count(row.rows_usual)],
       ["New, changed", row.rows_inserted === null ? null : `${count(row.rows_inserted)}, ${count(row.rows_updated)}`], ["Removed", count(row.rows_deleted)], ["Duplicates", count(row.rows_duplicate)],
       ["Size", bytes(row.bytes)], ["Time", seconds(row.seconds)], ["Throughput", row.rows_per_second ? `${count(Math.round(row.rows_per_second))} rows/s` : null], ["Watermark", row.watermark],
       ["Source against raw", row.difference === null ? "not counted" : `${row.verdict}${row.difference ? ` (${count(row.difference)})` : ""}`],
@@ -51,7 +51,7 @@ export function node(row, wrong, now, close, trace) {
     facts([["Built", row.built_at && row.type !== "exposure" ? fresh(row, now) : null], ["Deadline", row.late_after ? `late after ${span(row.late_after)}` : null], ["Time", seconds(row.seconds)], ["Rows", count(row.rows)],
       ["Tests", Object.entries(row.tests).map(([status, number]) => `${number} ${status === "ok" ? "passed" : status}`).join(", ") || "none"]]),
     row.failed_tests.length ? h("h3", {}, "Tests that did not pass") : null,
-    row.failed_tests.length ? h("ul", { class: "tests" }, row.failed_tests.map((test) => h("li", {}, badge(test.status === "warn" ? "warn" : "failed"), ` ${test.name}${test.failures ? ` (${count(test.failures)} rows)` : ""}`))) : null,
+    row.failed_tests.length ? h("ul", { class: "tests" }, row.failed_tests.map((test) => h("li", {}, badge(test.status === "warn" ? "warn" : "failed"), ` ${test.name}${test.failures ? ` (${count(test.failures)} row${test.failures === 1 ? "" : "s"})` : ""}`))) : null,
     h("h3", {}, "Model"),
     facts([["Table", row.relation], ["DAG", link(dagPath(row.dag_id), row.dag_id)], ["Owner", row.owner], ["Tags", row.tags.join(", ")], ["Reads", row.depends_on.map((each) => each.split(".").slice(2).join(".")).join(", ")], ["Id", row.id]]),
   ].filter(Boolean);

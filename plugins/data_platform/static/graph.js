@@ -2,6 +2,7 @@
 import { compact, h, kind, seconds, svg } from "./format.js";
 
 const WIDE = 172, TALL = 40, GAP_X = 44, GAP_Y = 12, MARGIN = 16, HEAD = 8, BEND = 6;
+const NARROW = 118, NARROW_GAP = 28, SMALLEST = 0.85, EDGE = 21; // boxes where there is little room, the smallest scale, the page's margin and border
 const TYPES = { replication: "replication", source: "raw table", model: "model", snapshot: "snapshot", seed: "seed", exposure: "exposure" };
 
 // Nodes of dbt and streams as one graph; a raw table that dbt does not read is there as well.
@@ -93,21 +94,24 @@ const fit = (text, length) => (text.length > length ? `${text.slice(0, length - 
 export function draw(graph, chosen, open) {
   const nodes = [...graph.values()].filter((node) => chosen.has(node.id));
   const { levels, edges } = columns(nodes);
+  // As narrow as there is room for, so that nothing is cut off at the right; a narrow box shortens a long name.
+  const many = levels.length, room = (document.documentElement.clientWidth - 2 * EDGE) / SMALLEST - 2 * MARGIN;
+  const gap = many * WIDE + (many - 1) * GAP_X > room ? NARROW_GAP : GAP_X, wide = Math.floor(Math.max(NARROW, Math.min(WIDE, (room - (many - 1) * gap) / many)));
   const tall = (node) => (node.bend ? BEND : TALL) + GAP_Y, sum = (level) => level.reduce((all, node) => all + tall(node), 0);
-  const height = HEAD + MARGIN + Math.max(TALL, ...levels.map(sum)), width = 2 * MARGIN + levels.length * WIDE + (levels.length - 1) * GAP_X;
+  const height = HEAD + MARGIN + Math.max(TALL, ...levels.map(sum)), width = 2 * MARGIN + many * wide + (many - 1) * gap;
   const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Lineage" });
-  Object.assign(picture.style, { width: "100%", maxWidth: `${width}px`, minWidth: `${Math.round(width * 0.85)}px` }); // a little smaller rather than cut off
+  Object.assign(picture.style, { width: "100%", maxWidth: `${width}px`, minWidth: `${Math.floor(width * SMALLEST)}px` }); // a little smaller rather than cut off
   const at = new Map();
   levels.forEach((level, column) => {
     let top = HEAD + (height - HEAD - sum(level)) / 2 + GAP_Y / 2;
-    level.forEach((node) => { at.set(node.id, [MARGIN + column * (WIDE + GAP_X), top, node.bend]); top += tall(node); });
+    level.forEach((node) => { at.set(node.id, [MARGIN + column * (wide + gap), top, node.bend]); top += tall(node); });
   });
   const paths = [];
   for (const { from, to, route } of edges) {
     const points = route.map((id) => at.get(id)).map(([x, y, bend]) => [x, y + (bend ? BEND : TALL) / 2]);
     let way = "";
     points.slice(1).forEach(([x2, y2], step) => {
-      const [x1, y1] = [points[step][0] + WIDE, points[step][1]], middle = GAP_X / 2;
+      const [x1, y1] = [points[step][0] + wide, points[step][1]], middle = gap / 2;
       way += `${step === 0 ? `M${x1},${y1}` : `L${x1},${y1}`} C${x1 + middle},${y1} ${x2 - middle},${y2} ${x2},${y2} `;
     });
     const path = svg("path", { d: way });
@@ -120,8 +124,8 @@ export function draw(graph, chosen, open) {
     const text = (content, attributes) => { const made = svg("text", attributes); made.textContent = content; return made; };
     const title = svg("title"); title.textContent = `${node.name}: ${node.status || TYPES[node.type]}`;
     const group = svg("g", { class: `node ${node.tests?.failed ? "bad" : node.status ? kind(node.status) : ""}`, transform: `translate(${x},${y})`, tabindex: 0, role: "button", "data-id": node.id, "aria-label": `${node.name}, ${TYPES[node.type] ?? node.type}, ${node.status || "no status"}` },
-      title, svg("rect", { class: "box", width: WIDE, height: TALL, rx: 6 }), svg("rect", { class: "strip", x: 6, y: 8, width: 3, height: TALL - 16, rx: 1.5 }),
-      text(fit(node.name, 22), { x: 17, y: 17 }), text([TYPES[node.type] ?? node.type, node.note].filter(Boolean).join(" · "), { class: "kind", x: 17, y: 32 }));
+      title, svg("rect", { class: "box", width: wide, height: TALL, rx: 6 }), svg("rect", { class: "strip", x: 6, y: 8, width: 3, height: TALL - 16, rx: 1.5 }),
+      text(fit(node.name, Math.floor((wide - 18) / 7)), { x: 17, y: 17 }), text(fit([TYPES[node.type] ?? node.type, node.note].filter(Boolean).join(" · "), Math.floor((wide - 18) / 6)), { class: "kind", x: 17, y: 32 }));
     const show = (event) => { event.stopPropagation(); open(node); };
     group.addEventListener("click", show);
     group.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); show(event); } });

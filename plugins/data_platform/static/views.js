@@ -1,4 +1,4 @@
-// The three tables: their columns, what they can be filtered by, and how a value is sorted.
+// The tables: their columns, what they can be filtered by, and how a value is sorted.
 import { age, badge, bytes, compact, count, h, kind, moment, seconds, span } from "./format.js";
 import { bars, line, meter } from "./charts.js";
 import { link, runPath, taskPath } from "./links.js";
@@ -23,8 +23,8 @@ export const trouble = (row) => Math.min(worst(row.status), row.tests?.failed ? 
 
 // How bad a problem is, as a word for the colours.
 const level = (problem) => (problem.severity === "failed" ? "failed" : "warn");
-const change = (row) => (row.rows_usual && row.rows_total !== null ? row.rows_total / row.rows_usual - 1 : null);
-const percent = (part) => (part === null ? "–" : `${part > 0 ? "+" : ""}${(100 * part).toFixed(Math.abs(part) < 0.1 ? 1 : 0)} %`);
+const change = (row) => (row.rows_usual && row.rows !== null ? row.rows / row.rows_usual - 1 : null);
+const percent = (part) => (part === null ? "–" : `${part > 0 ? "+" : ""}${(100 * part).toFixed(part && Math.abs(part) < 0.1 ? 1 : 0)} %`);
 const waits = (problem) => problem.holds_up.slice(0, 3).join(", ") + (problem.held_up > 3 ? ` and ${count(problem.held_up - 3)} more` : "");
 
 function tests(node) {
@@ -88,7 +88,7 @@ export const MODELS = {
 export const RECONCILIATION = {
   name: "reconciliation", title: "Reconciliation", rows: (data) => data.streams, key: (row) => row.table,
   text: (row) => `${STREAMS.text(row)} ${row.verdict}`,
-  filters: { differs: (row) => row.verdict === "differs", unusual: (row) => row.unusual !== null, "not counted": (row) => row.verdict === "not counted" },
+  filters: { differs: (row) => row.verdict === "differs", "not counted": (row) => row.verdict === "not counted" },
   columns: [
     { id: "stream", title: "Stream", value: (row) => row.stream, cell: (row) => two(row.stream, row.table) },
     { id: "verdict", title: "Source against raw", value: (row) => worst(row.verdict), cell: (row) => badge(row.verdict) },
@@ -97,14 +97,28 @@ export const RECONCILIATION = {
     { id: "rejected", title: "Rejected", number: true, value: (row) => row.rejected, cell: (row) => zero(row.rejected) },
     { id: "difference", title: "Difference", number: true, value: (row) => Math.abs(row.difference ?? -1), cell: (row) => row.difference ? h("b", {}, count(row.difference)) : zero(row.difference) },
     { id: "tolerated", title: "Tolerated", number: true, value: (row) => row.tolerated, cell: (row) => count(row.tolerated) },
-    { id: "usual", title: "Usual rows", number: true, mid: true, hint: "Median after the loads before", value: (row) => row.rows_usual, cell: (row) => count(row.rows_usual) },
-    { id: "change", title: "Against usual", number: true, mid: true, hint: "Raw rows against the usual ones", value: (row) => change(row), cell: (row) => h("span", { class: row.unusual ? "status warn" : "", title: row.unusual }, percent(change(row))) },
-    { id: "totals", title: "Raw rows, last 20 loads", low: true, hint: "Rows of the table after each load, the latest on the right", value: (row) => row.totals.length, cell: (row) => bars(row.totals, `Rows of the table after the last ${row.totals.length} loads`) },
     { id: "inserted", title: "New", number: true, mid: true, value: (row) => row.rows_inserted, cell: (row) => zero(row.rows_inserted) },
     { id: "updated", title: "Changed", number: true, mid: true, value: (row) => row.rows_updated, cell: (row) => zero(row.rows_updated) },
     { id: "deleted", title: "Removed", number: true, mid: true, value: (row) => row.rows_deleted, cell: (row) => zero(row.rows_deleted) },
     { id: "duplicate", title: "Duplicates", number: true, mid: true, value: (row) => row.rows_duplicate, cell: (row) => zero(row.rows_duplicate) },
     { id: "loaded", title: "Loaded", value: (row, now) => -(age(row.loaded_at, now) ?? 1e12), cell: (row, now) => when(row.loaded_at, now) },
+  ],
+};
+
+export const COMPLETENESS = {
+  name: "completeness", title: "Completeness", rows: (data) => data.completeness, key: (row) => row.table, opens: (row) => row.target,
+  text: (row) => `${row.table} ${row.dag_id} ${row.owner ?? ""} ${row.unusual ?? ""}`,
+  filters: { unusual: (row) => row.unusual !== null, "raw tables": (row) => row.table === row.target, marts: (row) => row.table !== row.target },
+  columns: [
+    { id: "table", title: "Table", value: (row) => row.table, cell: (row) => two(row.table, row.table === row.target ? "raw table" : "mart") },
+    { id: "size", title: "Rows against usual", value: (row) => (row.unusual ? 0 : 1), cell: (row) => row.unusual ? h("span", { class: "status warn why", title: row.unusual }, row.unusual.split(":")[0]) : row.rows_usual === null ? h("span", { class: "status idle" }, "first count") : badge("ok", "About as many as usual") },
+    { id: "rows", title: "Rows", number: true, value: (row) => row.rows, cell: (row) => count(row.rows) },
+    { id: "usual", title: "Usual", number: true, hint: "Median of the rows before", value: (row) => row.rows_usual, cell: (row) => count(row.rows_usual) },
+    { id: "change", title: "Change", number: true, hint: "Rows against the usual ones", value: (row) => change(row), cell: (row) => h("span", { class: row.unusual ? "warned" : row.rows === row.rows_usual ? "zero" : "" }, percent(change(row))) },
+    { id: "before", title: "Rows before and now", mid: true, hint: "On up to 20 days before, or after the loads before while there are too few days; now on the right", value: (row) => row.before.length, cell: (row) => bars([row.rows, ...row.before], `Rows now and ${row.before.length} times before`) },
+    { id: "updated", title: "Updated", mid: true, hint: "When it was loaded or built last", value: (row, now) => -(age(row.updated_at, now) ?? 1e12), cell: (row, now) => when(row.updated_at, now) },
+    { id: "counted", title: "Counted", mid: true, hint: "When the DAG health_report counted it", value: (row, now) => -(age(row.counted_at, now) ?? 1e12), cell: (row, now) => row.counted_at ? when(row.counted_at, now) : h("span", { class: "zero" }, "by its loads") },
+    { id: "owner", title: "Owner", low: true, value: (row) => row.owner, cell: (row) => row.owner ?? "–" },
   ],
 };
 
@@ -115,7 +129,7 @@ export function table(view, rows, state, now, on) {
   const columns = view.columns.filter((each) => !each.optional || rows.some((row) => row[each.id] !== null));
   const column = columns.find((each) => each.id === state.sort) ?? null;
   if (!column) {
-    const place = new Map(rows.map((row, index) => [row, view === PROBLEMS ? index : view === RECONCILIATION ? worst(row.verdict) : trouble(row)]));
+    const place = new Map(rows.map((row, index) => [row, view === PROBLEMS ? index : view === RECONCILIATION ? worst(row.verdict) : view === COMPLETENESS ? (row.unusual ? 0 : 1) : trouble(row)]));
     rows = rows.slice().sort((a, b) => place.get(a) - place.get(b));
   } else {
     const sign = state.down ? -1 : 1;
@@ -130,7 +144,7 @@ export function table(view, rows, state, now, on) {
   }
   const fold = (each) => [each.number && "n", each.low && "low", each.mid && "mid", each.wide && "wide"].filter(Boolean).join(" ") || null;
   const head = h("tr", {}, columns.map((each) => h("th", { class: fold(each), scope: "col", title: each.hint, "aria-sort": each === column ? (state.down ? "descending" : "ascending") : "none" },
-    h("button", { type: "button", onclick: () => on.sort(each.id, each.number || each.id === "history") }, each.title, each === column ? h("span", { class: "arrow", "aria-hidden": "true" }, state.down ? "↓" : "↑") : null))));
+    h("button", { type: "button", onclick: () => on.sort(each.id, each.number || each.id === "history" || each.id === "before") }, each.title, each === column ? h("span", { class: "arrow", "aria-hidden": "true" }, state.down ? "↓" : "↑") : null))));
   const body = h("tbody");
   const drawn = h("table", { "aria-label": view.title, "aria-rowcount": rows.length + 1 }, h("thead", {}, head), body);
   let next = 0;

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from include.elt.contract import Column, Contract
-from include.elt.health import Line, as_table, as_text, failed_tests, line
+from include.elt.completeness import GONE
+from include.elt.health import Line, Watched, as_table, as_text, failed_tests, line
+from include.elt.warehouse import Counted
 
 NOW = datetime(2026, 3, 1, 7, tzinfo=UTC)
-CONTRACT = Contract(
-    "raw.orders", "shop.orders", (Column("id", "bigint"),), Path("sources.yml"), (), 36 * 3600, 5 * 24 * 3600
-)
+ORDERS = Watched("raw.orders", 36 * 3600, 5 * 24 * 3600)
 
 
 def loads(*rows: int, hours: float = 2, **last: Any) -> list[tuple[datetime, dict[str, Any]]]:
@@ -49,14 +46,53 @@ def loads(*rows: int, hours: float = 2, **last: Any) -> list[tuple[datetime, dic
     ],
 )
 def test_what_is_said_of_a_table(history: Any, findings: tuple[str, ...]) -> None:
-    assert line(CONTRACT, history, NOW).findings == findings
+    assert line(ORDERS, history, NOW).findings == findings
 
 
 def test_a_table_without_a_deadline_is_never_late() -> None:
-    endless = replace(CONTRACT, late_after=None, stale_after=None)
+    endless = Watched("raw.orders")
 
     assert line(endless, loads(100, hours=9999), NOW).findings == ()
     assert line(endless, [], NOW).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("counted", "findings", "before"),
+    [
+        (Counted(100, (100, 100, 100, 100, 100)), (), (100, 100, 100, 100, 100)),
+        (Counted(79, (100, 100, 100, 100, 100)), ("shrank: 79 rows, 100 are usual",), (100, 100, 100, 100, 100)),
+        (Counted(100, (90, 90)), (), (50, 50, 50, 50, 50)),
+        (Counted(100, ()), (), (50, 50, 50, 50, 50)),
+        (Counted(151, (40, 40)), ("grew: 151 rows, 50 are usual",), (50, 50, 50, 50, 50)),
+        (Counted(None, (100,)), (GONE,), (50, 50, 50, 50, 50)),
+        (Counted(None, ()), (GONE,), (50, 50, 50, 50, 50)),
+    ],
+    ids=["as ever", "shrank", "two days are too few", "no days", "grew by its loads", "gone", "gone before a count"],
+)
+def test_what_was_counted_goes_before_what_the_loads_told(
+    counted: Counted, findings: tuple[str, ...], before: tuple[int, ...]
+) -> None:
+    found = line(ORDERS, loads(100, 50, 50, 50, 50, 50), NOW, counted)
+
+    assert (found.rows, found.findings, found.before) == (counted.rows, findings, before)
+
+
+def test_a_mart_is_late_by_when_it_was_built() -> None:
+    mart = Watched("marts.orders", 36 * 3600, None, "model.jdbt.orders")
+    built: list[Any] = [(NOW - timedelta(hours=40), {}), (NOW - timedelta(hours=64), {})]
+
+    found = line(mart, built, NOW, Counted(7, ()))
+
+    assert (found.rows, found.rows_usual) == (7, None)
+    assert found.findings == ("late: built 40 h ago, has to be younger than 36 h",)
+
+
+def test_a_table_that_was_never_made_has_nothing_wrong_with_it() -> None:
+    found = line(ORDERS, [], NOW, Counted(None, ()))
+
+    assert found == Line("raw.orders", None, None, None, (), ())
+    assert line(ORDERS, [], NOW, Counted(None, (5,))).findings == (GONE,), "it was counted before"
+    assert line(ORDERS, [], NOW, Counted(5, ())).findings == (), "nobody knows when it was loaded"
 
 
 def test_failed_tests_are_those_of_the_last_word_about_a_node() -> None:
@@ -73,11 +109,12 @@ def test_failed_tests_are_those_of_the_last_word_about_a_node() -> None:
 def test_the_message_names_what_is_wrong_and_the_table_everything() -> None:
     good, bad = (
         Line("raw.a", None, None, None, (), ()),
-        Line("raw.b", "2026-03-01T05:00:00+00:00", 1000, 20, (1000, 20, 19), ("grew",)),
+        Line("raw.b", "2026-03-01T05:00:00+00:00", 1000, 20, (20, 19), ("grew",)),
     )
 
     assert as_text([good, bad], ["orders: unique"]) == "raw.b: grew\nfailed test orders: unique"
     assert as_text([good], []) == ""
+    assert as_text([good], [], "the file is held") == "the tables were not counted: the file is held"
     assert [row.split()[0] for row in as_table([good, bad]).splitlines()] == ["table", "raw.a", "raw.b"]
     told = as_table([good, bad]).splitlines()
     assert told[1].split() == ["raw.a", "never"]

@@ -155,6 +155,26 @@ def test_both_xcoms_and_the_log_lines_are_told(monkeypatch: pytest.MonkeyPatch) 
     assert unpacked(Instance.pushed[KEY]) == summary(RESULTS, MANIFEST)
 
 
+def test_what_is_built_again_is_told_beside_the_rest_of_the_run_but_counted_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pushed: dict[str, str] = {}
+
+    class Instance:
+        dag_id = "shop"
+
+        def xcom_push(self, key: str, value: str) -> None:
+            pushed[key] = value
+
+    written = CapturingLogger()
+    monkeypatch.setattr(logs, "_log", written)
+    again = RESULTS | {"results": [each for each in RESULTS["results"] if each["unique_id"] == "model.jdbt.orders"]}
+    publish({"ti": Instance(), "run_id": "manual__1"}, again, MANIFEST, RESULTS)
+
+    assert {call.kwargs["model"] for call in written.calls} == {"orders"}
+    assert unpacked(pushed[KEY]) == summary(RESULTS, MANIFEST)
+
+
 def test_a_log_line_has_the_fields_of_its_event_and_no_others() -> None:
     with pytest.raises(ValueError, match="alert has the fields"):
         logs.tell("alert", dag_id="shop")

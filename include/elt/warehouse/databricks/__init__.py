@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import date
 
 from include.elt.connections.databricks import Workspace
 from include.elt.errors import LoadError
 from include.elt.lake import Lake, Manifest
 from include.elt.replication import Meta
-from include.elt.warehouse import LoadResult, TableState
-from include.elt.warehouse.databricks import loadlog
+from include.elt.warehouse import COMPLETENESS, Completeness, Counted, LoadResult, TableState
+from include.elt.warehouse.databricks import completeness, loadlog
 from include.elt.warehouse.databricks.load import Load
 from include.elt.warehouse.databricks.loadlog import LoadLog
 from include.elt.warehouse.databricks.session import Session
@@ -103,6 +104,19 @@ class DatabricksWarehouse:
         with self._session(table) as sql:
             there = Table(sql, table)
             return there.count() if there.exists else None
+
+    def count_all(self, tables: Mapping[str, str], day: date) -> dict[str, Counted]:
+        """Rows of tables, now and on the days before one; see `Warehouse.count_all`."""
+        with self._session(COMPLETENESS) as sql:
+            earlier = completeness.earlier(sql, day)
+            rows = completeness.rows(sql, tables.values())
+        return {name: Counted(rows.get(table), earlier.get(name, ())) for name, table in tables.items()}
+
+    def write_completeness(self, day: date, run_id: str, found: Sequence[Completeness]) -> None:
+        """Write the rows of a day; see `Warehouse.write_completeness`."""
+        if found:
+            with self._session(COMPLETENESS) as sql:
+                completeness.write(sql, day, run_id, found)
 
     def state(self, table: str, update_key: str | None) -> TableState | None:
         """Where a raw table stands; see `Warehouse.state`."""

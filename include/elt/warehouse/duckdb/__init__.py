@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 
 import duckdb
@@ -13,8 +15,8 @@ from include.elt.lake import Lake, Manifest, verify
 from include.elt.paths import shown
 from include.elt.replication import Meta
 from include.elt.sql import quoted
-from include.elt.warehouse import LoadResult, TableState
-from include.elt.warehouse.duckdb import loadlog
+from include.elt.warehouse import COMPLETENESS, Completeness, Counted, LoadResult, TableState
+from include.elt.warehouse.duckdb import completeness, loadlog
 from include.elt.warehouse.duckdb.file import AMPLE, LAST, LEAN, Memory, connected, time_limit
 from include.elt.warehouse.duckdb.load import Load
 from include.elt.warehouse.duckdb.table import Table
@@ -104,6 +106,29 @@ class DuckDBWarehouse:
         """Rows of a table; None when it, or the file, does not exist."""
         state = self.state(table, None)
         return state.rows if state else None
+
+    def count_all(self, tables: Mapping[str, str], day: date) -> dict[str, Counted]:
+        """Rows of tables, now and on the days before one; see `Warehouse.count_all`."""
+        if not self.path.exists():
+            return {name: Counted(None, ()) for name in tables}
+        with connected(self.path, self.lock_timeout, read_only=True) as sql:
+            try:
+                with time_limit(sql, self.load_timeout):
+                    earlier = completeness.earlier(sql, day)
+                    rows = completeness.rows(sql, tables.values())
+            except duckdb.Error as error:
+                raise LoadError(f"the tables of {shown(self.path)} cannot be counted: {error}") from error
+        return {name: Counted(rows.get(table), earlier.get(name, ())) for name, table in tables.items()}
+
+    def write_completeness(self, day: date, run_id: str, found: Sequence[Completeness]) -> None:
+        """Write the rows of a day; see `Warehouse.write_completeness`."""
+        if not found or not self.path.exists():  # a file that is lost is not made anew by a report
+            return
+        with connected(self.path, self.lock_timeout) as sql:
+            try:
+                completeness.write(sql, day, run_id, found)
+            except duckdb.Error as error:
+                raise LoadError(f"{COMPLETENESS} could not be written and is as before: {error}") from error
 
     def state(self, table: str, update_key: str | None) -> TableState | None:
         """Where a raw table stands; see `Warehouse.state`."""

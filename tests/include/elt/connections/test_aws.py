@@ -246,5 +246,5 @@ class TestSecrets:
         connection = Connection(conn_id="x", conn_type="aws", extra=extra)
         monkeypatch.setattr(tasks.Connection, "get", lambda name: connection)
         monkeypatch.setattr(tasks, "mask_secret", masked.append)
-        tasks._connection("x")
+        tasks.look_up("x")
         assert masked == ["to/k+en=", "to%2Fk%2Ben%3D", "to%2Fk%2Ben%3D", "k/ey", "k%2Fey", "k%2Fey"]
