@@ -166,7 +166,7 @@ class TestEnvironment:
         given = json.loads(seen.read_text())
         assert set(given["environ"]) == {
             *("PATH", "HOME", "TZ", "SLING_HOME_DIR", "SLING_TEMP_DIR", "SLING_LOGGING", "SLING_DISABLE_TELEMETRY"),
-            *("SLING_ALLOW_EMPTY", "LAKE", "SHOP"),
+            *("SLING_ALLOW_EMPTY", "GOGC", "LAKE", "SHOP"),
         }
         assert json.loads(given["environ"]["SHOP"]) == connections["SHOP"]
         assert "hunter2" not in seen.read_text()
