@@ -32,7 +32,7 @@ Sent through Airflow's own client beside Airflow's metrics, when `[metrics] stat
 its prefix (`airflow.`) in front. [grafana.json](grafana.json) is a dashboard on them, for Prometheus behind an
 OpenTelemetry collector: there `airflow.elt.stream.rows` is `airflow_elt_stream_rows_total`.
 
-StatsD has no tags of its own. With `[metrics] statsd_influxdb_enabled`, which the image for the Helm chart sets,
+StatsD has no tags of its own. With `[metrics] statsd_influxdb_enabled`, which the Helm values set,
 Airflow writes them behind the name (`airflow.elt.stream.rows,dag_id=jaffle_shop,…:500|c`), as Telegraf and Prometheus'
 StatsD exporter read them; without it the figures of all streams and models are one. The exporter leaves `_total` away
 and has timers in seconds. In the value of a tag, whatever is no letter, digit or one of `_.-/` becomes `_`, as in
