@@ -103,6 +103,7 @@ def test_why_something_failed_is_told_as_text_and_never_as_markup(page: Any) -> 
     page.keyboard.press("3")
     page.locator("tr[data-key='model.jdbt.model_5']").click()
     assert "not_null_model_5_id (7 rows)" in page.locator("#drawer").inner_text()
+    assert page.locator("#drawer header .status").inner_text() == "failed test"
     picture(page, "failed_test")
     page.keyboard.press("Escape")
     page.locator("tr[data-key='model.jdbt.model_1']").click()

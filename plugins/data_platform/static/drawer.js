@@ -1,10 +1,13 @@
 // What is known of one stream or one model.
-import { age, badge, bytes, count, h, moment, seconds, span } from "./format.js";
+import { age, badge, bytes, count, h, kind, moment, seconds, span } from "./format.js";
 import { dagPath, link, outside, runPath, taskPath } from "./links.js";
 import { fresh } from "./views.js";
 
 const facts = (pairs) => h("dl", { class: "facts" }, pairs.filter(([, value]) => value !== null && value !== undefined && value !== "" && value !== "–").flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
 const head = (title, status, note, close) => h("header", {}, h("div", {}, h("h2", {}, title), note ? h("p", { class: "sub" }, note) : null), h("div", { class: "spacer" }), status, h("button", { class: "button square", type: "button", "aria-label": "Close", onclick: close }, "✕"));
+
+// A model is as good as its tests, as its task in Airflow is.
+const verdict = (row) => row.tests.failed && kind(row.status) === "ok" ? h("span", { class: "status bad" }, "failed test") : badge(row.status);
 
 // What is wrong with it: what happened, since when, what to do, what waits for it.
 const troubles = (wrong, now) => wrong.map((problem) => h("div", { class: `problem ${problem.severity === "failed" ? "" : "warn"}`, role: "note" },
@@ -40,7 +43,7 @@ export function stream(row, wrong, loads, source, now, close, trace) {
 export function node(row, wrong, now, close, trace) {
   const task = row.type === "source" || row.type === "exposure" ? null : row.run_id;
   return [
-    head(row.name, row.type === "exposure" || row.type === "source" ? null : badge(row.status), [row.type, row.layer, row.materialized].filter(Boolean).join(" · "), close),
+    head(row.name, row.type === "exposure" || row.type === "source" ? null : verdict(row), [row.type, row.layer, row.materialized].filter(Boolean).join(" · "), close),
     ...troubles(wrong, now),
     row.message && row.status !== "failed" ? h("div", { class: "problem warn" }, row.message) : null,
     row.status === "not run" ? h("div", { class: "problem warn" }, "The last run of its DAG left it out. What is shown is from the last run that built it.") : null,
