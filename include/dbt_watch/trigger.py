@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from typing import Any
@@ -36,6 +37,9 @@ _readers: OrderedDict[tuple[str, str, str], Reader] = OrderedDict()
 _seen: dict[tuple[str, str, str], Snapshot] = {}
 """The last look per run that is looked at: a task that joins late need not wait for a change."""
 
+_last_watched = float("-inf")
+"""When a trigger was made, or a poll loop ended, for the last time."""
+
 log = logging.getLogger(__name__)
 
 
@@ -48,9 +52,17 @@ def reader_of(run: tuple[str, str, str]) -> Reader:
     return reader
 
 
-def nodes_are_watched() -> bool:
-    """Whether tasks wait in this process for what becomes of their nodes."""
-    return bool(_seen)
+def seconds_since_watched() -> float:
+    """Seconds since a task last waited in this process for what becomes of its node; 0 while one does.
+
+    A task that is answered at once counts as well, though nobody can see it wait: what follows it is about to come.
+    """
+    return 0.0 if _seen else time.monotonic() - _last_watched
+
+
+def _watched() -> None:
+    global _last_watched
+    _last_watched = time.monotonic()
 
 
 async def look(run: tuple[str, str, str], reader: Reader) -> Snapshot:
@@ -97,6 +109,7 @@ class DbtNodeTrigger(BaseEventTrigger):
         super().__init__()  # type: ignore[no-untyped-call]
         self.node = node
         self.build = build
+        _watched()
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """For Airflow; the stream is opened with these."""
@@ -140,6 +153,7 @@ class DbtNodeTrigger(BaseEventTrigger):
         finally:
             reader.pause()
             _seen.pop(run, None)
+            _watched()
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Snapshot]) -> AsyncIterator[TriggerEvent]:
         """This node's end, from what all the run's nodes see."""

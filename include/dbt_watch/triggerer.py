@@ -26,10 +26,9 @@ import asyncio
 import inspect
 import logging
 import os
-import time
 from typing import Any
 
-from include.dbt_watch.trigger import DbtNodeTrigger, nodes_are_watched
+from include.dbt_watch.trigger import DbtNodeTrigger, seconds_since_watched
 
 LOOK_EVERY = 0.2
 """Seconds between two rounds of the triggers' loop while nodes are watched."""
@@ -132,12 +131,7 @@ def _without_a_second_of_sleep(runner: Any) -> None:
     async def cancel_triggers(self: Any) -> None:
         """The last step of a round; goes on with further rounds while nodes are watched."""
         await cancel(self)
-        seen = getattr(self, "_dbt_nodes_seen", float("-inf"))
-        while not self.stop and not self.comms_decoder._reader_task.done():  # noqa: SLF001
-            if nodes_are_watched():
-                seen = self._dbt_nodes_seen = time.monotonic()
-            if time.monotonic() - seen > LINGER:
-                return
+        while not self.stop and not self.comms_decoder._reader_task.done() and seconds_since_watched() <= LINGER:  # noqa: SLF001
             await asyncio.sleep(LOOK_EVERY)
             finished = await self.cleanup_finished_triggers()
             await self.sync_state_to_supervisor(finished)
