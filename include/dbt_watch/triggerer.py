@@ -10,7 +10,8 @@ Nothing depends on them but speed.
    success callback, which it then drops, for it runs callbacks of failures only (`processor.py`,
    `_execute_task_callbacks`). Failures keep theirs.
 3. *No second of sleep between two layers.* Two loops wait a second each, whatever there is to do. While nodes are
-   watched the loop that runs the triggers looks five times a second, which wakes the other one as well.
+   watched, and for a while after, the loop that runs the triggers looks five times a second, which wakes the other one
+   as well.
 4. *A connection that is ready.* The triggerer serves its triggers through an API server within itself, which it makes
    when it is first asked: six CPU seconds in which nothing else happens. Here it is made when the triggerer starts.
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from include.dbt_watch import triggerer
+from include.dbt_watch import trigger, triggerer
 from include.elt.paths import ROOT
 
 APPLY = """
@@ -40,3 +44,48 @@ def test_a_setting_turns_them_off(value: str | None, wanted: bool, monkeypatch: 
         monkeypatch.setenv("FAST_TRIGGERER", value)
 
     assert triggerer.wanted() is wanted
+
+
+class Runner:
+    """As much of Airflow's loop of triggers as a round needs; it is stopped after a few."""
+
+    def __init__(self) -> None:
+        self.stop = False
+        self.rounds = 0
+        self.comms_decoder = SimpleNamespace(_reader_task=SimpleNamespace(done=lambda: False))
+
+    async def cleanup_finished_triggers(self) -> list[int]:
+        return []
+
+    async def sync_state_to_supervisor(self, finished: list[int]) -> None:
+        assert finished == []
+
+    async def create_triggers(self) -> None:
+        self.rounds += 1
+        self.stop = self.rounds == 3
+
+    async def cancel_triggers(self) -> None:
+        pass
+
+
+def rounds(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Rounds that follow one of Airflow's own without its pause."""
+    monkeypatch.setattr(triggerer, "LOOK_EVERY", 0)
+    monkeypatch.setattr(Runner, "cancel_triggers", Runner.cancel_triggers)  # put back afterwards
+    triggerer._without_a_second_of_sleep(Runner)
+    runner: Any = Runner()
+    asyncio.run(runner.cancel_triggers())
+    return int(runner.rounds)
+
+
+def test_rounds_are_quick_also_after_a_node_that_was_answered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small build has ended before a task of it is seen to wait; the tasks behind it must not pay a second each."""
+    trigger.DbtNodeTrigger("model.shop.orders", "dbt.dbt_build")
+
+    assert rounds(monkeypatch) == 3
+
+
+def test_rounds_are_airflows_own_when_no_node_was_watched_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trigger, "_last_watched", time.monotonic() - triggerer.LINGER - 1)
+
+    assert rounds(monkeypatch) == 0
