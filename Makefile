@@ -57,7 +57,7 @@ lint: setup ## style of the code and of the documentation
 types: setup ## types of the code
 	.venv/bin/mypy
 
-bench: manifest ## everything about speed, 45 minutes: rows, dbt in Airflow, parsing, the pipeline (RUNS=3, ALL=1)
+bench: manifest ## everything about speed, half an hour and more: rows, dbt in Airflow, parsing, the pipeline (RUNS=3, ALL=1)
 	.venv/bin/python -m benchmarks.run --runs $(or $(RUNS),3)
 	.venv/bin/python -m benchmarks.models --models 8 200 1000 --runs $(or $(RUNS),3) --ways ours watcher local $(if $(ALL),--all)
 	.venv/bin/python -m benchmarks.pipeline --runs $(or $(RUNS),3)
